@@ -1,0 +1,94 @@
+//! Getting a notification to somebody: receiver kinds, each a file of its own.
+//!
+//! A kind does three things: it reads its table of the configuration, it puts a notification into its final wording
+//! ([`Receiver::freeze`], pure, before the commit), and it makes one attempt to hand that over ([`Receiver::send`]).
+//! When to try again, in what order and for how long is not its business. A new kind is a file here and a line in [`KINDS`].
+
+mod email;
+mod sign;
+mod webhook;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::document::{Secrets, Table};
+use crate::http::Egress;
+use crate::model::delivery::{Claimed, Outcome, Owed};
+use crate::model::name::ReceiverName;
+use crate::model::time::Timestamp;
+
+/// Every receiver kind: what `kind = "…"` may say.
+pub const KINDS: &[Kind] = &[webhook::KIND, email::KIND];
+
+/// One kind of receiver.
+#[derive(Debug)]
+pub struct Kind {
+    /// The word in the configuration.
+    pub name: &'static str,
+    /// One line for people who choose.
+    pub about: &'static str,
+    /// How many attempts may be under way at once.
+    pub concurrency: usize,
+    /// Reads the kind's own keys and makes the receiver. `None` when something was wrong; the table has been told.
+    pub read: fn(&Table<'_>, &Common<'_>) -> Option<Arc<dyn Receiver>>,
+}
+
+/// What every kind may use when it is read.
+pub struct Common<'a> {
+    /// The receiver's name.
+    pub name: ReceiverName,
+    /// The longest one attempt may take.
+    pub timeout: Duration,
+    /// Where connections may go.
+    pub egress: Egress,
+    /// Certificates (PEM) to trust instead of the system's, if the operator named a file.
+    pub ca: Option<Vec<u8>>,
+    /// Turns references into secrets.
+    pub secrets: &'a dyn Secrets,
+}
+
+/// Somebody who hears.
+#[async_trait]
+pub trait Receiver: fmt::Debug + Send + Sync {
+    /// The notification in its final wording. Pure: the same input gives the same bytes, and these are what every
+    /// attempt sends.
+    fn freeze(&self, owed: &Owed) -> Vec<u8>;
+
+    /// One attempt. Never panics on what the far end says, and ends by itself within the receiver's timeout.
+    async fn send(&self, claimed: &Claimed, now: Timestamp) -> Sent;
+
+    /// Where it goes, for people: a host, never a secret.
+    fn target(&self) -> String;
+}
+
+/// What came of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// How it was answered.
+    pub outcome: Outcome,
+    /// What is achieved so far: handed back with the next attempt as [`Claimed::progress`].
+    pub progress: Vec<String>,
+}
+
+impl From<Outcome> for Sent {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, progress: Vec::new() }
+    }
+}
+
+/// Text from elsewhere, made fit for a log line or a table: control characters shown as blanks, cut to `max` characters.
+pub fn tame(text: &str, max: usize) -> String {
+    let mut tame: String = text.chars().map(|c| if c.is_control() || is_bidi(c) { ' ' } else { c }).take(max).collect();
+    if text.chars().nth(max).is_some() {
+        tame.push('…');
+    }
+    tame.trim().to_owned()
+}
+
+/// Characters that change the direction in which a reader sees the rest of the line.
+fn is_bidi(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}

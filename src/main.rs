@@ -1,0 +1,2 @@
+//! The doorway: hands the command line to `cli`.
+fn main() {}

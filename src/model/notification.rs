@@ -1,0 +1,221 @@
+//! What is to be said: one message, before it takes the form of a medium.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::alert::{Alert, Severity};
+use super::name::{ReceiverName, RuleId, SourceName};
+use super::time::Timestamp;
+use super::transition::{State, Transition};
+
+/// One message, the same for every receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notification {
+    /// What kind of thing happened.
+    pub event: Event,
+    /// When it happened, as well as that is known.
+    pub time: Timestamp,
+    /// How much it matters.
+    pub severity: Severity,
+    /// One line.
+    pub title: String,
+    /// The rest, as plain text.
+    pub body: String,
+    /// What it is about.
+    pub topic: Topic,
+}
+
+/// What kind of thing happened; the end of the CloudEvents `type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A job was seen in `Failed`.
+    JobFailed,
+    /// A job was seen in `Success`.
+    JobSucceeded,
+    /// A job was seen in any other status.
+    JobChanged,
+    /// A job was deleted.
+    JobGone,
+    /// A source could not be seen for too long.
+    AgentBlind,
+    /// A source is seen again.
+    AgentRestored,
+    /// A receiver refuses what it is sent, or a delivery to it was given up.
+    ReceiverDead,
+}
+
+impl Event {
+    /// The CloudEvents `type`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::JobFailed => "io.jobwatch.job.failed",
+            Self::JobSucceeded => "io.jobwatch.job.succeeded",
+            Self::JobChanged => "io.jobwatch.job.changed",
+            Self::JobGone => "io.jobwatch.job.gone",
+            Self::AgentBlind => "io.jobwatch.agent.blind",
+            Self::AgentRestored => "io.jobwatch.agent.restored",
+            Self::ReceiverDead => "io.jobwatch.receiver.dead",
+        }
+    }
+}
+
+/// What a notification is about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Topic {
+    /// A rule matched a transition of a job.
+    Job(Box<JobTopic>),
+    /// The agent cannot see a source, or can again.
+    Source(Arc<SourceFacts>),
+    /// A receiver does not take what it is sent.
+    Receiver {
+        /// Which.
+        name: ReceiverName,
+        /// What it answered.
+        why: String,
+        /// `refused` or `dead`.
+        state: &'static str,
+        /// The delivery this was noticed with, and its title.
+        delivery: (String, String),
+    },
+}
+
+/// A rule's match with everything the receiver may want to know about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobTopic {
+    /// What was seen.
+    pub transition: Arc<Transition>,
+    /// The reason with its variable parts replaced.
+    pub reason_class: String,
+    /// Which rule matched.
+    pub rule: RuleFacts,
+    /// Where.
+    pub source: Arc<SourceFacts>,
+    /// The rule's standing finding.
+    pub alert: Alert,
+}
+
+/// What a receiver is told about the rule.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RuleFacts {
+    /// Its key.
+    pub id: RuleId,
+    /// What it watches for.
+    pub about: String,
+    /// Where to read on.
+    pub runbook: Option<String>,
+    /// The operator's own words on it.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a receiver is told about the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SourceFacts {
+    /// Its name in the configuration.
+    pub name: SourceName,
+    /// Its kind.
+    pub kind: String,
+    /// The cloud's region, if it was named.
+    pub region: Option<String>,
+    /// The project whose jobs are listed.
+    pub project_id: String,
+}
+
+impl Notification {
+    /// The CloudEvents `source`: the agent, and which of its sources.
+    pub fn origin(&self) -> String {
+        match &self.topic {
+            Topic::Job(topic) => format!("jobwatch/{}", topic.source.name),
+            Topic::Source(source) => format!("jobwatch/{}", source.name),
+            Topic::Receiver { .. } => "jobwatch".into(),
+        }
+    }
+
+    /// The CloudEvents `subject`: the job's id, or the name of what is in trouble.
+    pub fn subject(&self) -> &str {
+        match &self.topic {
+            Topic::Job(topic) => topic.transition.job.id.as_str(),
+            Topic::Source(source) => source.name.as_str(),
+            Topic::Receiver { name, .. } => name.as_str(),
+        }
+    }
+
+    /// The failure reason in the cloud's words, or what went wrong in ours.
+    pub fn reason(&self) -> Option<&str> {
+        match &self.topic {
+            Topic::Job(topic) => topic.transition.job.reason.as_deref(),
+            Topic::Source(_) => None,
+            Topic::Receiver { why, .. } => Some(why),
+        }
+    }
+
+    /// The `data` member of the webhook body.
+    pub fn data(&self) -> Value {
+        let mut data = json!({
+            "state": self.state(),
+            "severity": self.severity,
+            "title": self.title,
+            "body": self.body,
+        });
+        let more = match &self.topic {
+            Topic::Job(topic) => topic.data(),
+            Topic::Source(source) => json!({ "source": source }),
+            Topic::Receiver { name, why, delivery: (id, title), .. } => {
+                json!({ "receiver": name, "reason": why, "delivery": { "id": id, "title": title } })
+            }
+        };
+        if let (Value::Object(data), Value::Object(more)) = (&mut data, more) {
+            data.extend(more);
+        }
+        data
+    }
+
+    fn state(&self) -> &'static str {
+        match &self.topic {
+            Topic::Receiver { state, .. } => state,
+            Topic::Job(_) | Topic::Source(_) => match self.event {
+                Event::AgentRestored => "resolved",
+                Event::JobFailed
+                | Event::JobSucceeded
+                | Event::JobChanged
+                | Event::JobGone
+                | Event::AgentBlind
+                | Event::ReceiverDead => "firing",
+            },
+        }
+    }
+}
+
+impl JobTopic {
+    /// Which event a step to this state is.
+    pub fn event(&self) -> Event {
+        use super::job::Status;
+        match &self.transition.to {
+            State::Is(Status::Failed) => Event::JobFailed,
+            State::Is(Status::Success) => Event::JobSucceeded,
+            State::Gone => Event::JobGone,
+            State::Unseen | State::Is(Status::Creating | Status::Initializing | Status::Running | Status::Other(_)) => {
+                Event::JobChanged
+            }
+        }
+    }
+
+    fn data(&self) -> Value {
+        let Transition { job, from, to, seen_before, seen_at, skipped, late, .. } = &*self.transition;
+        json!({
+            "reason": job.reason,
+            "reason_class": self.reason_class,
+            "job": &**job,
+            "transition": {
+                "from": from, "to": to, "seen_before": seen_before, "seen_at": seen_at, "skipped": skipped, "late": late,
+            },
+            "rule": self.rule,
+            "source": self.source,
+            "alert": {
+                "id": self.alert.id, "count": self.alert.count, "held_back": 0, "first_seen": self.alert.first_seen,
+            },
+        })
+    }
+}

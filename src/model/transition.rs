@@ -1,0 +1,60 @@
+//! One job's step from one state to another, as far as listings showed it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::job::{Job, Status};
+use super::name::{SourceName, TransitionId};
+use super::time::Timestamp;
+
+/// Where a job stood on one side of a transition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// No listing had shown it yet.
+    Unseen,
+    /// Listed in this status.
+    Is(Status),
+    /// No longer there, confirmed by the single-job call.
+    Gone,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unseen => f.pad("unseen"),
+            Self::Is(status) => f.pad(status.as_str()),
+            Self::Gone => f.pad("gone"),
+        }
+    }
+}
+
+impl serde::Serialize for State {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One job, from, to. `from` is the last *observed* state: a poll sees only what stands when it looks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transition {
+    /// The same for this step of this job whenever and wherever it is derived.
+    pub id: TransitionId,
+    /// The listing it was seen in.
+    pub source: SourceName,
+    /// The job after the step; for [`State::Gone`], as it was last seen.
+    pub job: Arc<Job>,
+    /// The last state that was observed before.
+    pub from: State,
+    /// The state observed now.
+    pub to: State,
+    /// When it was last seen in `from`; `None` if it had never been seen.
+    pub seen_before: Option<Timestamp>,
+    /// When it was first seen in `to`.
+    pub seen_at: Timestamp,
+    /// The states between the two that a job usually passes and no listing showed.
+    pub skipped: Vec<Status>,
+    /// It was noticed after a gap in watching, so it may be old news.
+    pub late: bool,
+    /// The number of this transition in the job's history, from 1.
+    pub seq: u32,
+}
