@@ -14,7 +14,13 @@
 //! Reading order: [`model`], [`diff`], [`rules`], [`plan`], [`agent`]. ARCHITECTURE.md has the walkthroughs.
 
 pub mod clock;
+pub mod cloud;
 pub mod deliver;
+pub mod diff;
 pub mod document;
 pub mod http;
 pub mod model;
+pub mod plan;
+pub mod retry;
+pub mod rules;
+pub mod source;

@@ -8,6 +8,7 @@ pub mod alert;
 pub mod delivery;
 pub mod job;
 pub mod listing;
+pub mod memory;
 pub mod name;
 pub mod notification;
 pub mod snapshot;

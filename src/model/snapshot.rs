@@ -1,10 +1,12 @@
 //! What the listings so far have said about one source.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::job::Job;
 use super::name::JobId;
 use super::time::Timestamp;
+use super::transition::Transition;
 
 /// Everything known about one source's jobs. The next listing is compared with this.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,4 +42,13 @@ pub struct Known {
     pub stale: u8,
     /// The job was declared gone. Kept, so that a return is recognised.
     pub gone: bool,
+}
+
+/// One row of a snapshot to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The row.
+    pub known: Known,
+    /// The step the job made, if it made one.
+    pub transition: Option<Arc<Transition>>,
 }

@@ -1,0 +1,125 @@
+//! Matchers: one field of a job against one test. A missing field can't be told and so satisfies only `exists = false`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use globset::GlobMatcher;
+use regex::Regex;
+
+use crate::model::job::Job;
+use crate::model::name::SourceName;
+use crate::model::time::Timestamp;
+
+/// The fields a rule can look at.
+pub(super) const FIELDS: &[(&str, Field)] = &[
+    ("id", Field::Id),
+    ("instance_id", Field::InstanceId),
+    ("resource_id", Field::ResourceId),
+    ("resource_name", Field::ResourceName),
+    ("type", Field::Type),
+    ("status", Field::Status),
+    ("reason", Field::Reason),
+    ("reason_class", Field::ReasonClass),
+    ("source", Field::Source),
+    ("age", Field::Age),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Id,
+    InstanceId,
+    ResourceId,
+    ResourceName,
+    Type,
+    Status,
+    Reason,
+    ReasonClass,
+    Source,
+    Age,
+}
+
+/// What a rule is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The job, after the step.
+    pub job: &'a Job,
+    /// The class of its reason; empty if it has none.
+    pub reason_class: &'a str,
+    /// Where it was seen.
+    pub source: &'a SourceName,
+    /// The time, for `age`.
+    pub now: Timestamp,
+}
+
+impl Facts<'_> {
+    /// A field's text; `None` when the job does not have it or it is empty.
+    fn text(&self, field: Field) -> Option<Cow<'_, str>> {
+        let text = match field {
+            Field::Id => Some(self.job.id.as_str()),
+            Field::InstanceId => self.job.instance_id.as_deref(),
+            Field::ResourceId => self.job.resource_id.as_deref(),
+            Field::ResourceName => self.job.resource_name.as_deref(),
+            Field::Type => self.job.kind.as_deref(),
+            Field::Status => Some(self.job.status.as_str()),
+            Field::Reason => self.job.reason.as_deref(),
+            Field::ReasonClass => Some(self.reason_class),
+            Field::Source => Some(self.source.as_str()),
+            Field::Age => return self.age().map(|age| Cow::Owned(format!("{}s", age.as_secs()))),
+        };
+        text.filter(|text| !text.is_empty()).map(Cow::Borrowed)
+    }
+
+    fn age(&self) -> Option<Duration> {
+        self.job.created().map(|created| self.now.since(created))
+    }
+}
+
+/// One field and what it is tested for.
+#[derive(Debug)]
+pub struct Clause {
+    pub(super) field: Field,
+    /// One of these must hold.
+    pub(super) any: Vec<Test>,
+}
+
+#[derive(Debug)]
+pub(super) enum Test {
+    Exact(String),
+    Glob(GlobMatcher),
+    Regex(Regex),
+    Prefix(String),
+    Suffix(String),
+    Contains(String),
+    Not(Vec<String>),
+    Exists(bool),
+    OlderThan(Duration),
+    NewerThan(Duration),
+}
+
+impl Clause {
+    /// Whether the field passes one of the tests.
+    pub fn holds(&self, facts: &Facts<'_>) -> bool {
+        let text = facts.text(self.field);
+        self.any.iter().any(|test| test.holds(text.as_deref(), facts))
+    }
+}
+
+impl Test {
+    fn holds(&self, text: Option<&str>, facts: &Facts<'_>) -> bool {
+        let Some(text) = text else {
+            return matches!(self, Self::Exists(false));
+        };
+        match self {
+            Self::Exact(wanted) => text == wanted,
+            Self::Glob(glob) => glob.is_match(text),
+            Self::Regex(regex) => regex.is_match(text),
+            Self::Prefix(prefix) => text.starts_with(prefix),
+            Self::Suffix(suffix) => text.ends_with(suffix),
+            Self::Contains(part) => text.contains(part),
+            Self::Not(unwanted) => !unwanted.iter().any(|word| word == text),
+            Self::Exists(wanted) => *wanted,
+            Self::OlderThan(span) => facts.age().is_some_and(|age| age > *span),
+            Self::NewerThan(span) => facts.age().is_some_and(|age| age < *span),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Rules: which transitions matter, to whom, and what is to be said about them.
+//!
+//! Rule files become [`Rule`]s or problems with their places ([`load`]); a rule that loads has been proved: its words
+//! exist, its patterns compile, its templates render. From then on nothing here fails. All rules see every transition;
+//! order means nothing.
+
+mod matcher;
+mod parse;
+mod reason;
+mod template;
+
+use std::collections::BTreeMap;
+
+pub use matcher::{Clause, Facts};
+pub use parse::{Surroundings, load};
+pub use reason::reason_class;
+pub(crate) use template::class_of;
+pub use template::{Context, Message, Rendered, builtin};
+
+use crate::model::alert::Severity;
+use crate::model::job::Status;
+use crate::model::name::{ReceiverName, RuleId};
+use crate::model::notification::RuleFacts;
+use crate::model::transition::{State, Transition};
+
+/// Every rule in force.
+#[derive(Debug, Default)]
+pub struct RuleSet {
+    /// In the order of their files.
+    pub rules: Vec<Rule>,
+}
+
+/// One rule, proved.
+#[derive(Debug)]
+pub struct Rule {
+    /// What receivers are told about it; its `id` is the key of its memory.
+    pub facts: RuleFacts,
+    /// Which steps it looks at.
+    pub when: When,
+    /// All of these must hold …
+    pub matches: Vec<Clause>,
+    /// … and not all of these, when there are any.
+    pub except: Vec<Clause>,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Who is told.
+    pub notify: Vec<ReceiverName>,
+    /// What they are told.
+    pub message: Message,
+}
+
+/// Which steps a rule looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct When {
+    /// Where the job came from; `None` is anywhere, first sight too.
+    pub from: Option<Vec<State>>,
+    /// Where it went; `None` is any status.
+    pub to: Option<Vec<Status>>,
+}
+
+impl When {
+    /// Whether this step is one of them.
+    pub fn covers(&self, transition: &Transition) -> bool {
+        let from = self.from.as_ref().is_none_or(|from| from.contains(&transition.from));
+        let to = match &transition.to {
+            State::Is(status) => self.to.as_ref().is_none_or(|to| to.contains(status)),
+            State::Unseen | State::Gone => false,
+        };
+        from && to
+    }
+}
+
+impl Rule {
+    /// The key of the rule's memory.
+    pub fn id(&self) -> &RuleId {
+        &self.facts.id
+    }
+
+    /// Whether the rule fires for a step.
+    pub fn fires(&self, transition: &Transition, facts: &Facts<'_>) -> bool {
+        self.when.covers(transition)
+            && self.matches.iter().all(|clause| clause.holds(facts))
+            && (self.except.is_empty() || !self.except.iter().all(|clause| clause.holds(facts)))
+    }
+}
+
+/// The operator's own words on a rule.
+pub type Labels = BTreeMap<String, String>;

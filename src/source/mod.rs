@@ -1,0 +1,57 @@
+//! Job listings: source kinds, each a file of its own.
+//!
+//! A source answers two questions: what does the listing say ([`Source::list`], which knows whether that is the whole
+//! truth), and is this one job still there ([`Source::show`]). A new kind is a file here and a line in [`KINDS`].
+
+pub mod pager;
+mod swr;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::document::{Secrets, Table};
+use crate::model::listing::{Listing, Point};
+use crate::model::name::{JobId, SourceName};
+use crate::model::notification::SourceFacts;
+
+/// Every source kind: what `kind = "…"` may say.
+pub const KINDS: &[Kind] = &[swr::KIND];
+
+/// One kind of source.
+#[derive(Debug)]
+pub struct Kind {
+    /// The word in the configuration.
+    pub name: &'static str,
+    /// One line for people who choose.
+    pub about: &'static str,
+    /// Reads the kind's own keys and makes the source. `None` when something was wrong; the table has been told.
+    pub read: fn(&Table<'_>, &Common<'_>) -> Option<Arc<dyn Source>>,
+}
+
+/// What every kind may use when it is read.
+pub struct Common<'a> {
+    /// The source's name.
+    pub name: SourceName,
+    /// The longest one request may take.
+    pub timeout: Duration,
+    /// Certificates (PEM) to trust instead of the system's, if the operator named a file.
+    pub ca: Option<Vec<u8>>,
+    /// Turns references into secrets.
+    pub secrets: &'a dyn Secrets,
+}
+
+/// A job listing that can be polled.
+#[async_trait]
+pub trait Source: fmt::Debug + Send + Sync {
+    /// What receivers are told about it.
+    fn facts(&self) -> &Arc<SourceFacts>;
+
+    /// All pages, and whether they are the whole truth. Ends by itself, whatever the far end does.
+    async fn list(&self) -> Listing;
+
+    /// One job.
+    async fn show(&self, id: &JobId) -> Point;
+}
