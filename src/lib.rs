@@ -13,14 +13,18 @@
 //!
 //! Reading order: [`model`], [`diff`], [`rules`], [`plan`], [`agent`]. ARCHITECTURE.md has the walkthroughs.
 
+pub mod agent;
 pub mod clock;
 pub mod cloud;
 pub mod deliver;
+pub mod config;
 pub mod diff;
 pub mod document;
 pub mod http;
 pub mod model;
+pub mod ops;
 pub mod plan;
 pub mod retry;
 pub mod rules;
 pub mod source;
+pub mod store;

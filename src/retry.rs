@@ -49,10 +49,10 @@ const DOUBLINGS_MAX: u32 = 40;
 /// What is known of a delivery when an attempt at it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct History {
-    /// When the delivery was decided.
-    pub created_at: Timestamp,
-    /// Attempts before this one.
-    pub attempts: u32,
+    /// When the delivery was decided or last replayed: its budget runs from there.
+    pub budget_from: Timestamp,
+    /// Attempts since then, before this one.
+    pub tries: u32,
     /// When it was first refused, if it was before.
     pub refused_since: Option<Timestamp>,
 }
@@ -66,12 +66,12 @@ pub fn verdict(schedule: &Schedule, history: &History, outcome: &Outcome, now: T
             let horizon = REFUSED.give_up_after.min(schedule.give_up_after);
             // At least half of each interval: refusals are tried slowly, whatever the draw.
             let share = 0.5 + jitter.clamp(0.0, 1.0) / 2.0;
-            retry_or_die(since.plus(horizon), now, interval(&REFUSED, history.attempts).mul_f64(share), Duration::ZERO)
+            retry_or_die(since.plus(horizon), now, interval(&REFUSED, history.tries).mul_f64(share), Duration::ZERO)
         }
         Outcome::Unreachable { retry_after, .. } => {
-            let delay = interval(schedule, history.attempts).mul_f64(jitter.clamp(0.0, 1.0));
+            let delay = interval(schedule, history.tries).mul_f64(jitter.clamp(0.0, 1.0));
             let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-            retry_or_die(history.created_at.plus(schedule.give_up_after), now, delay, asked)
+            retry_or_die(history.budget_from.plus(schedule.give_up_after), now, delay, asked)
         }
     }
 }
@@ -113,8 +113,8 @@ mod tests {
         Outcome::Unreachable { why: "503".into(), retry_after: seconds.map(Duration::from_secs) }
     }
 
-    fn history(attempts: u32) -> History {
-        History { created_at: START, attempts, refused_since: None }
+    fn history(tries: u32) -> History {
+        History { budget_from: START, tries, refused_since: None }
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         while let Verdict::RetryAt(at) = verdict(&Schedule::default(), &history, &refused, now, 0.0) {
             assert!(at.since(now) >= REFUSED.first / 2 || at == START.plus(REFUSED.give_up_after));
             history.refused_since = Some(START);
-            history.attempts += 1;
+            history.tries += 1;
             now = at;
             tries += 1;
         }

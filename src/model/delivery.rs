@@ -65,8 +65,10 @@ pub struct Frozen {
 pub struct Claimed {
     /// The delivery.
     pub frozen: Frozen,
-    /// Attempts that were recorded before this one.
-    pub attempts: u32,
+    /// When the time after which it is given up began to run: when it was decided, or last replayed.
+    pub budget_from: Timestamp,
+    /// Attempts that were recorded since then.
+    pub tries: u32,
     /// When it was first answered with a refusal, if it was.
     pub refused_since: Option<Timestamp>,
     /// What earlier attempts achieved, in the receiver kind's own words: recipients who have it already.

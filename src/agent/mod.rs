@@ -1,0 +1,171 @@
+//! The loops: the only place that waits.
+//!
+//! One task for each source polls, plans and commits ([`watch`]); one for each receiver claims what is due, sends it and
+//! records the verdict ([`dispatch`]). They share nothing but the store: a nudge after a commit only wakes a loop that
+//! would have woken by itself. Whatever happens is told to an [`Observer`]; logs, readiness and the demo are observers.
+
+mod dispatch;
+mod observer;
+mod pulse;
+mod shutdown;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+pub use observer::{Observer, Seen};
+pub use pulse::Pulse;
+pub use shutdown::{Shutdown, Tasks};
+
+use crate::clock::Clock;
+use crate::deliver::Receiver;
+use crate::model::delivery::{Frozen, Owed};
+use crate::model::name::{ReceiverName, SourceName};
+use crate::plan::{Plan, SelfWatch};
+use crate::retry::Schedule;
+use crate::rules::RuleSet;
+use crate::source::Source;
+use crate::store::{self, Store};
+use dispatch::Lane;
+
+/// How long deliveries that are under way may take to finish when the agent stops. Those that do not go back to the outbox.
+pub const GRACE: Duration = Duration::from_secs(20);
+
+/// A source and how it is watched.
+#[derive(Clone, Debug)]
+pub struct SourceSetup {
+    /// The source.
+    pub source: Arc<dyn Source>,
+    /// The time between two polls.
+    pub poll_every: Duration,
+    /// How its listings are compared.
+    pub policy: crate::diff::Policy,
+}
+
+/// A receiver and how it is served.
+#[derive(Clone, Debug)]
+pub struct ReceiverSetup {
+    /// The receiver.
+    pub receiver: Arc<dyn Receiver>,
+    /// Attempts that may be under way at once.
+    pub concurrency: usize,
+    /// The longest one attempt may take.
+    pub timeout: Duration,
+    /// When to try again.
+    pub schedule: Schedule,
+    /// Who hears when this one refuses or something was given up.
+    pub fallback: Option<ReceiverName>,
+}
+
+/// Everything an agent needs.
+pub struct Setup {
+    /// What survives.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Clock,
+    /// A random number in `0.0..1.0`, for jitter.
+    pub chance: fn() -> f64,
+    /// What is watched.
+    pub sources: Vec<SourceSetup>,
+    /// Who hears.
+    pub receivers: BTreeMap<ReceiverName, ReceiverSetup>,
+    /// What matters.
+    pub rules: RuleSet,
+    /// Who hears of the agent's own troubles.
+    pub watch: SelfWatch,
+    /// Who sees what happens.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// The agent.
+pub struct Agent {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    chance: fn() -> f64,
+    sources: Vec<SourceSetup>,
+    lanes: BTreeMap<ReceiverName, Arc<Lane>>,
+    rules: RwLock<Arc<RuleSet>>,
+    watch: SelfWatch,
+    observer: Arc<dyn Observer>,
+    pulse: Arc<Pulse>,
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("sources", &self.sources).field("lanes", &self.lanes).finish_non_exhaustive()
+    }
+}
+
+impl Agent {
+    /// Puts an agent together. Nothing starts yet.
+    pub fn new(setup: Setup) -> Arc<Self> {
+        let Setup { store, clock, chance, sources, receivers, rules, watch, observer } = setup;
+        let setups = Arc::new(receivers);
+        let pulse = Arc::new(Pulse::new(clock.clone()));
+        let lane = |name: &ReceiverName| {
+            Arc::new(Lane::new(name.clone(), &setups, &watch, &store, &clock, chance, &observer))
+        };
+        let lanes = setups.keys().map(|name| (name.clone(), lane(name))).collect();
+        Arc::new(Self { store, clock, chance, sources, lanes, rules: RwLock::new(Arc::new(rules)), watch, observer, pulse })
+    }
+
+    /// Starts every loop. They end when `shutdown` asks them to.
+    pub fn start(self: &Arc<Self>, tasks: &Tasks, shutdown: &Shutdown) {
+        for lane in self.lanes.values() {
+            tasks.spawn(Arc::clone(lane).run(shutdown.clone(), self.pulse.heart()));
+        }
+        for at in 0..self.sources.len() {
+            tasks.spawn(watch::run(Arc::clone(self), at, shutdown.clone(), self.pulse.heart()));
+        }
+    }
+
+    /// Polls every source once and delivers what is due once; for the one-shot command.
+    pub async fn once(&self) -> Vec<(SourceName, Result<Plan, store::Error>)> {
+        let mut plans = Vec::new();
+        for setup in &self.sources {
+            plans.push((setup.source.facts().name.clone(), self.poll(setup).await));
+        }
+        self.turn().await;
+        plans
+    }
+
+    /// Delivers everything that is due now, receivers side by side, and comes back when nothing more is.
+    pub async fn turn(&self) {
+        let mut lanes = tokio::task::JoinSet::new();
+        for lane in self.lanes.values() {
+            lanes.spawn(Arc::clone(lane).turn());
+        }
+        lanes.join_all().await;
+    }
+
+    /// What each source would bring now: nothing is written and nothing sent.
+    pub async fn rehearse(&self) -> Vec<(SourceName, Result<Plan, store::Error>)> {
+        let mut plans = Vec::new();
+        for setup in &self.sources {
+            plans.push((setup.source.facts().name.clone(), self.decide(setup).await.map(|(plan, _)| plan)));
+        }
+        plans
+    }
+
+    /// Puts other rules in force. What was told is remembered by rule id and is not told again.
+    pub fn replace_rules(&self, rules: RuleSet) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<RuleSet> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether every loop turns.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
+    /// Deliveries in their final wording, as they are stored and sent.
+    fn freeze(&self, owed: &[Owed]) -> Vec<Frozen> {
+        owed.iter().filter_map(|owed| Some(self.lanes.get(&owed.receiver)?.freeze(owed, self.clock.now()))).collect()
+    }
+}

@@ -1,0 +1,69 @@
+//! What the loops tell upwards: metrics, logs, the demo and tests look from here.
+
+use std::time::Duration;
+
+use crate::model::delivery::{Attempt, Claimed, Verdict};
+use crate::model::listing::Fault;
+use crate::model::name::{ReceiverName, SourceName};
+use crate::plan::Plan;
+use crate::store;
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Seen<'a> {
+    /// A source was polled and what it brought is committed.
+    Polled {
+        /// What was decided, and written.
+        plan: &'a Plan,
+        /// Why the listing is not whole, if it is not.
+        fault: Option<&'a Fault>,
+        /// Rows that could not be used.
+        unreadable: usize,
+        /// Deliveries that are new.
+        deliveries: usize,
+        /// How long listing, deciding and committing took.
+        took: Duration,
+    },
+    /// An attempt was made and recorded.
+    Attempted {
+        /// The delivery.
+        claimed: &'a Claimed,
+        /// The attempt.
+        attempt: &'a Attempt,
+        /// What becomes of it.
+        verdict: Verdict,
+    },
+    /// Deliveries that could not finish in time went back to the outbox.
+    Returned {
+        /// Whose.
+        receiver: &'a ReceiverName,
+        /// How many.
+        count: usize,
+    },
+    /// The store did not do what it was asked; it is asked again.
+    StoreFailed {
+        /// What was to be done.
+        doing: &'static str,
+        /// Why not.
+        error: &'a store::Error,
+    },
+    /// A poll could not be kept: nothing was written, and the next poll finds the same again.
+    PollLost {
+        /// Where.
+        source: &'a SourceName,
+        /// Why.
+        error: &'a store::Error,
+    },
+}
+
+/// Somebody who sees what happens. Called from the loops: it must not wait.
+pub trait Observer: Send + Sync {
+    /// Something happened.
+    fn see(&self, seen: &Seen<'_>);
+}
+
+impl Observer for Vec<std::sync::Arc<dyn Observer>> {
+    fn see(&self, seen: &Seen<'_>) {
+        self.iter().for_each(|observer| observer.see(seen));
+    }
+}

@@ -1,0 +1,60 @@
+//! Whether every loop turns: what feeds the watchdog.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::model::time::Timestamp;
+
+/// What a loop may take longer than it said.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// All loops' hearts.
+#[derive(Debug)]
+pub struct Pulse {
+    clock: Clock,
+    hearts: Mutex<Vec<Arc<AtomicI64>>>,
+}
+
+impl Pulse {
+    /// No loops yet.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, hearts: Mutex::default() }
+    }
+
+    /// A heart for one loop.
+    pub(super) fn heart(&self) -> Heart {
+        let due = Arc::new(AtomicI64::new(i64::MAX));
+        self.hearts.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&due));
+        Heart { clock: self.clock.clone(), due }
+    }
+
+    /// Whether every loop has come round in the time it gave itself.
+    pub fn is_steady(&self) -> bool {
+        let now = self.clock.now().micros();
+        self.hearts.lock().unwrap_or_else(PoisonError::into_inner).iter().all(|due| due.load(Ordering::Relaxed) >= now)
+    }
+}
+
+/// One loop's heart.
+#[derive(Debug)]
+pub(super) struct Heart {
+    clock: Clock,
+    due: Arc<AtomicI64>,
+}
+
+impl Heart {
+    /// The loop will be back here within this time.
+    pub(super) fn beat(&self, within: Duration) {
+        let due: Timestamp = self.clock.now().plus(within).plus(MARGIN);
+        self.due.store(due.micros(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Heart {
+    /// A loop that has ended is not stuck.
+    fn drop(&mut self) {
+        self.due.store(i64::MAX, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,162 @@
+//! Watching a source: list, plan, commit, wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::observer::Seen;
+use super::pulse::Heart;
+use super::shutdown::Shutdown;
+use super::{Agent, SourceSetup};
+use crate::diff::{Points, to_confirm};
+use crate::model::listing::{Fault, FaultKind, Listing};
+use crate::model::time::Timestamp;
+use crate::plan::{Input, Plan, plan};
+use crate::store;
+
+/// Single-job calls in one poll; more missing jobs wait for the next.
+const POINTS_MAX: usize = 20;
+/// The share of the interval by which polls are spread.
+const SPREAD: f64 = 0.1;
+/// A source that answers with faults is asked at least this often.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Longest request for rest that is honoured.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// What a poll may take, all pages and retries in it.
+const POLL_MAX: Duration = Duration::from_secs(400);
+
+/// What is told of a listing when its rows have gone into the plan.
+pub(super) struct Notes {
+    fault: Option<Fault>,
+    unreadable: usize,
+}
+
+/// Polls a source until the agent stops. The first poll is at once.
+pub(super) async fn run(agent: Arc<Agent>, at: usize, shutdown: Shutdown, heart: Heart) {
+    let setup = &agent.sources[at];
+    let mut faults = 0_u32;
+    while !shutdown.is_requested() {
+        heart.beat(POLL_MAX);
+        let poll = agent.poll_with_notes(setup);
+        let polled = tokio::select! {
+            polled = poll => polled,
+            // A poll that has not committed can be abandoned: the next one finds the same.
+            () = shutdown.requested() => return,
+        };
+        let fault = match &polled {
+            Ok((_, notes)) => notes.fault.clone(),
+            Err(_) => Some(Fault { kind: FaultKind::Unavailable, text: String::new(), retry_after: None }),
+        };
+        faults = if fault.is_some() { faults.saturating_add(1) } else { 0 };
+        let wait = pause(setup.poll_every, faults, fault.as_ref(), (agent.chance)());
+        heart.beat(wait);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shutdown.requested() => return,
+        }
+    }
+}
+
+/// The time to the next poll: the interval, spread a little; longer after faults; never less than the cloud asked for.
+fn pause(every: Duration, faults: u32, fault: Option<&Fault>, chance: f64) -> Duration {
+    let spread = 1.0 - SPREAD + 2.0 * SPREAD * chance;
+    let factor = match fault.map(|fault| fault.kind) {
+        None | Some(FaultKind::Shifted) => 1,
+        Some(FaultKind::Unavailable | FaultKind::Malformed | FaultKind::Throttled) => 1 << faults.saturating_sub(1).min(2),
+        Some(FaultKind::Unauthorized | FaultKind::Misdirected) => 1 << faults.saturating_sub(1).min(4),
+    };
+    let slowed = if factor > 1 { every.saturating_mul(factor).min(PAUSE_MAX.max(every)) } else { every };
+    let asked = fault.and_then(|fault| fault.retry_after).unwrap_or_default().min(RETRY_AFTER_MAX);
+    slowed.mul_f64(spread).max(asked)
+}
+
+impl Agent {
+    /// One poll: list, plan, commit.
+    pub(super) async fn poll(&self, setup: &SourceSetup) -> Result<Plan, store::Error> {
+        self.poll_with_notes(setup).await.map(|(plan, _)| plan)
+    }
+
+    async fn poll_with_notes(&self, setup: &SourceSetup) -> Result<(Plan, Notes), store::Error> {
+        let watch = self.clock.stopwatch();
+        let polled = async {
+            let (plan, notes) = self.decide(setup).await?;
+            let deliveries = self.commit(&plan).await?;
+            Ok((plan, notes, deliveries))
+        };
+        match polled.await {
+            Ok((plan, notes, deliveries)) => {
+                let (fault, unreadable, took) = (notes.fault.as_ref(), notes.unreadable, watch.elapsed());
+                self.observer.see(&Seen::Polled { plan: &plan, fault, unreadable, deliveries, took });
+                Ok((plan, notes))
+            }
+            Err(error) => {
+                self.observer.see(&Seen::PollLost { source: &setup.source.facts().name, error: &error });
+                Err(error)
+            }
+        }
+    }
+
+    /// Lists a source and decides what that means. Writes nothing.
+    pub(super) async fn decide(&self, setup: &SourceSetup) -> Result<(Plan, Notes), store::Error> {
+        let facts = setup.source.facts();
+        let listing = setup.source.list().await;
+        let before = self.store.load(&facts.name).await?;
+        let mut points = Points::new();
+        for id in to_confirm(&before.snapshot, &listing, &setup.policy, POINTS_MAX) {
+            points.insert(id.clone(), setup.source.show(id).await);
+        }
+        let notes = match &listing {
+            Listing::Complete(rows) => Notes { fault: None, unreadable: rows.unreadable },
+            Listing::Incomplete { rows, fault } => Notes { fault: Some(fault.clone()), unreadable: rows.unreadable },
+        };
+        let now: Timestamp = self.clock.now();
+        let rules = self.rules();
+        let (policy, watch) = (&setup.policy, &self.watch);
+        let plan =
+            plan(Input { source: facts, before: &before, listing, points, rules: &rules, policy, watch, now });
+        Ok((plan, notes))
+    }
+
+    /// Writes a plan in one transaction and wakes whoever has something to send.
+    async fn commit(&self, plan: &Plan) -> Result<usize, store::Error> {
+        let deliveries = self.freeze(&plan.owed);
+        let written = self
+            .store
+            .commit(store::Commit {
+                source: plan.source.name.clone(),
+                at: plan.at,
+                complete: plan.complete,
+                changes: plan.difference.changes.clone(),
+                alerts: plan.alerts.clone(),
+                sight: plan.sight,
+                deliveries,
+            })
+            .await?;
+        for owed in &plan.owed {
+            if let Some(lane) = self.lanes.get(&owed.receiver) {
+                lane.nudge();
+            }
+        }
+        Ok(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, Fault, FaultKind, pause};
+
+    fn fault(kind: FaultKind, seconds: Option<u64>) -> Fault {
+        Fault { kind, text: String::new(), retry_after: seconds.map(Duration::from_secs) }
+    }
+
+    #[test]
+    fn a_troubled_source_is_asked_less_often_and_never_sooner_than_it_asked() {
+        let every = Duration::from_secs(30);
+        let middle = |faults, fault: Option<Fault>| pause(every, faults, fault.as_ref(), 0.5).as_secs();
+        assert_eq!(middle(0, None), 30);
+        assert_eq!(middle(1, Some(fault(FaultKind::Unavailable, None))), 30);
+        assert_eq!(middle(9, Some(fault(FaultKind::Unavailable, None))), 120);
+        assert_eq!(middle(9, Some(fault(FaultKind::Unauthorized, None))), 300);
+        assert_eq!(middle(1, Some(fault(FaultKind::Throttled, Some(200)))), 200);
+        assert_eq!(pause(every, 0, None, 0.0).as_secs(), 27);
+    }
+}

@@ -1,0 +1,389 @@
+//! The configuration: the file as typed, read once into what it means.
+//!
+//! Everything that is wrong is found in one run, with its place; nothing of a configuration with errors is used. Below
+//! this floor nobody knows that there is a file.
+
+mod secret;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::agent::{ReceiverSetup, SourceSetup};
+use crate::deliver;
+use crate::diff::Policy;
+use crate::document::{File, Item, Level, Problem, Report, Table, parse, suggest};
+use crate::http::Egress;
+use crate::model::name::{ReceiverName, SourceName};
+use crate::plan::SelfWatch;
+use crate::retry::Schedule;
+use crate::rules::{RuleSet, Surroundings, load as load_rules};
+use crate::source;
+pub use secret::variable;
+use secret::Vault;
+
+/// The starter that `init` writes.
+pub const STARTER: &str = include_str!("default.toml");
+/// Where a configuration is looked for when none is named.
+pub const PLACES: [&str; 2] = ["./jobwatch.toml", "/etc/jobwatch/jobwatch.toml"];
+
+/// Files of the configuration and rules are no longer than this.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// More rule files than this are not read.
+const RULE_FILES_MAX: usize = 1_000;
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What the configuration is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run: everything must be there, secrets too.
+    Run,
+    /// To be looked at: a secret that is not on this machine is only a warning.
+    Check,
+}
+
+/// A configuration as it is meant.
+#[derive(Debug)]
+pub struct Config {
+    /// The state's URL.
+    pub state: String,
+    /// Directories and files of rules.
+    pub rules: Vec<PathBuf>,
+    /// Who hears of the agent's own troubles.
+    pub watch: SelfWatch,
+    /// What is watched.
+    pub sources: Vec<SourceSetup>,
+    /// Who hears.
+    pub receivers: BTreeMap<ReceiverName, ReceiverSetup>,
+    /// The names of all receivers, also of those whose secrets are not here.
+    pub names: Vec<ReceiverName>,
+}
+
+/// Reads a configuration file. There is a configuration if its table could be read; it is fit for use only if the report
+/// has no errors.
+pub fn load(path: &Path, purpose: Purpose) -> (Option<Config>, Report) {
+    let mut report = Report::default();
+    let text = match read(path) {
+        Ok(text) => text,
+        Err(error) => {
+            report.unreadable(path, format!("the configuration cannot be read: {error}"), "`jobwatch init` writes a starter; --config names another file");
+            return (None, report);
+        }
+    };
+    let file = Arc::new(File { path: path.to_owned(), text: text.into() });
+    let (table, syntax) = parse(&file.text);
+    if !syntax.is_empty() {
+        report.add(&file, syntax);
+        return (None, report);
+    }
+    let problems: RefCell<Vec<Problem>> = RefCell::default();
+    let base = path.parent().unwrap_or(Path::new("")).to_owned();
+    let config = Reader { base, purpose }.file(Table::root(&table, &problems));
+    report.add(&file, problems.into_inner());
+    (Some(config), report)
+}
+
+/// Reads every rule file below `paths`. `receivers` are those that exist, if that is known.
+pub fn rules(paths: &[PathBuf], receivers: Option<&[ReceiverName]>) -> (RuleSet, Report) {
+    let mut report = Report::default();
+    let mut files = Vec::new();
+    for path in paths {
+        match rule_files(path) {
+            Ok(found) => files.extend(found),
+            Err(error) => report.unreadable(path, format!("the rules cannot be read: {error}"), "[agent] rules names files or directories of *.toml"),
+        }
+    }
+    let texts = files.iter().filter_map(|path| match read(path) {
+        Ok(text) => Some(Arc::new(File { path: path.clone(), text: text.into() })),
+        Err(error) => {
+            report.unreadable(path, format!("the rule file cannot be read: {error}"), "it must be UTF-8 and at most 1 MiB");
+            None
+        }
+    });
+    let texts: Vec<_> = texts.collect();
+    let read_body = |path: &Path| read(path).map_err(|error| error.to_string());
+    let (set, found) = load_rules(&texts, &Surroundings { read: &read_body, receivers });
+    report.merge(found);
+    (set, report)
+}
+
+fn rule_files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+            found.push(path);
+        }
+    }
+    if found.len() > RULE_FILES_MAX {
+        return Err(std::io::Error::other(format!("more than {RULE_FILES_MAX} rule files")));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A whole text file of bounded length.
+fn read(path: &Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let length = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if length as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!("it is longer than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+struct Reader {
+    base: PathBuf,
+    purpose: Purpose,
+}
+
+impl Reader {
+    fn file(&self, top: Table<'_>) -> Config {
+        let agent = top.table("agent");
+        let vault = Vault {
+            base: self.base.clone(),
+            inline: agent.as_ref().and_then(|agent| agent.flag("allow_inline_secrets")).unwrap_or(false),
+            absent: match self.purpose {
+                Purpose::Run => Level::Error,
+                Purpose::Check => Level::Warning,
+            },
+        };
+        let (names, receivers) = self.receivers(&top, &vault);
+        let sources = self.sources(&top, &vault);
+        let known: Vec<&str> = names.iter().map(ReceiverName::as_str).collect();
+        let state = agent.as_ref().and_then(|agent| self.state(agent));
+        let rules = agent.as_ref().and_then(|agent| agent.strings("rules")).map(|paths| {
+            paths.into_iter().map(|path| self.base.join(path.value)).collect::<Vec<_>>()
+        });
+        let watch = SelfWatch {
+            notify: agent.as_ref().and_then(|agent| agent.strings("notify").map(|names| some_of(agent, names, &known))).unwrap_or_default(),
+            blind_after: agent
+                .as_ref()
+                .and_then(|agent| agent.duration("blind_after", SECOND..DAY))
+                .unwrap_or(Duration::from_secs(300)),
+        };
+        if let Some(agent) = agent {
+            agent.not_yet("heartbeat", "remove it");
+            if watch.notify.is_empty() {
+                let help = "notify = [\"…\"]: who hears when a source cannot be seen or a receiver refuses";
+                agent.report(Level::Warning, "nobody-told", agent.span(), "nobody hears of the agent's own troubles", help);
+            }
+            agent.finish();
+        }
+        top.not_yet("admin", "remove the table: this version has no admin interface");
+        top.not_yet("follow_up", "remove the tables: this version has no follow-ups");
+        top.not_yet("window", "remove the tables: this version has no windows");
+        top.finish();
+        Config {
+            state: state.unwrap_or_else(|| "sqlite:/var/lib/jobwatch/state.db".into()),
+            rules: rules.unwrap_or_else(|| vec![self.base.join("rules")]),
+            watch,
+            sources,
+            receivers,
+            names,
+        }
+    }
+
+    fn state(&self, agent: &Table<'_>) -> Option<String> {
+        let state = agent.string("state")?;
+        match state.value.strip_prefix("sqlite:") {
+            Some(path) if !path.is_empty() => Some(format!("sqlite:{}", self.base.join(path).display())),
+            Some(_) | None => {
+                let message = match state.value.split(':').next() {
+                    Some("postgres" | "postgresql") => "PostgreSQL is not available in this version".to_owned(),
+                    Some(_) | None => format!("`{}` names no state", state.value),
+                };
+                agent.error("state", state.span, message, "state = \"sqlite:/var/lib/jobwatch/state.db\"");
+                None
+            }
+        }
+    }
+
+    fn sources(&self, top: &Table<'_>, vault: &Vault) -> Vec<SourceSetup> {
+        let tables = top.tables("source");
+        if tables.is_empty() {
+            top.error("no-source", 0..0, "nothing is watched: there is no [[source]]", "`jobwatch init` writes a starter that has one");
+        }
+        let mut taken = Vec::new();
+        tables.into_iter().filter_map(|table| self.source(table, vault, &mut taken)).collect()
+    }
+
+    fn source(&self, table: Table<'_>, vault: &Vault, taken: &mut Vec<String>) -> Option<SourceSetup> {
+        let name = table.required("name", "a short word such as name = \"prod\"");
+        let name = name.filter(|name| sound_name(&table, name));
+        if let Some(name) = &name {
+            if taken.contains(&name.value) {
+                table.error("duplicate-name", name.span.clone(), format!("there are two sources `{}`", name.value), "a source's memory is kept under its name: give each its own");
+            }
+            taken.push(name.value.clone());
+        }
+        let kinds: Vec<(&str, &source::Kind)> = source::KINDS.iter().map(|kind| (kind.name, kind)).collect();
+        let kind = kind(&table, &kinds)?;
+        let poll_every = table.duration("poll_every", Duration::from_millis(100)..DAY).unwrap_or(30 * SECOND);
+        let timeout = table.duration("timeout", SECOND..600 * SECOND).unwrap_or(40 * SECOND);
+        let ca = self.ca(&table);
+        let gone_after = table.integer("gone_after", 1..101).and_then(|n| u8::try_from(n).ok());
+        let baseline_within = baseline(&table);
+        table.not_yet("strategy", "remove it: every poll lists in full");
+        let common = source::Common {
+            name: SourceName::from(name.as_ref().map_or("unnamed", |name| name.value.as_str())),
+            timeout,
+            ca,
+            secrets: vault,
+        };
+        let made = (kind.read)(&table, &common);
+        table.finish();
+        let defaults = Policy::default();
+        let policy = Policy {
+            gone_after: gone_after.unwrap_or(defaults.gone_after),
+            late_after: (3 * poll_every).max(60 * SECOND),
+            baseline_within,
+            ..defaults
+        };
+        name?;
+        Some(SourceSetup { source: made?, poll_every, policy })
+    }
+
+    fn receivers(&self, top: &Table<'_>, vault: &Vault) -> (Vec<ReceiverName>, BTreeMap<ReceiverName, ReceiverSetup>) {
+        let entries = top.table("receiver").map(|table| table.entries()).unwrap_or_default();
+        let words: Vec<String> = entries.iter().map(|(name, _)| name.value.clone()).collect();
+        let known: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut receivers = BTreeMap::new();
+        for (name, value) in &entries {
+            let Some(table) = value.table() else { continue };
+            sound_name(&table, name);
+            let name = ReceiverName::from(name.value.as_str());
+            if let Some(setup) = self.receiver(&name, table, vault, &known) {
+                receivers.insert(name, setup);
+            }
+        }
+        (words.iter().map(|name| ReceiverName::from(name.as_str())).collect(), receivers)
+    }
+
+    fn receiver(&self, name: &ReceiverName, table: Table<'_>, vault: &Vault, known: &[&str]) -> Option<ReceiverSetup> {
+        let kinds: Vec<(&str, &deliver::Kind)> = deliver::KINDS.iter().map(|kind| (kind.name, kind)).collect();
+        let kind = kind(&table, &kinds)?;
+        let timeout = table.duration("timeout", SECOND..600 * SECOND).unwrap_or(15 * SECOND);
+        let schedule = schedule(&table);
+        let fallback = table.string("fallback").and_then(|item| {
+            if item.value == name.as_str() {
+                table.error("fallback", item.span, "a receiver cannot be its own fallback", "name another receiver");
+                return None;
+            }
+            some_of(&table, vec![item], known).pop()
+        });
+        let common = deliver::Common {
+            name: name.clone(),
+            timeout,
+            egress: egress(&table),
+            ca: self.ca(&table),
+            secrets: vault,
+        };
+        let made = (kind.read)(&table, &common);
+        table.finish();
+        Some(ReceiverSetup { receiver: made?, concurrency: kind.concurrency, timeout, schedule, fallback })
+    }
+
+    fn ca(&self, table: &Table<'_>) -> Option<Vec<u8>> {
+        let name = table.string("ca_file")?;
+        let path = self.base.join(&name.value);
+        let text = read(&path).map_err(|error| {
+            table.error("ca-file", name.span, format!("`{}` cannot be read: {error}", path.display()), "certificates in PEM form");
+        });
+        text.ok().map(String::into_bytes)
+    }
+}
+
+/// Names appear in paths, labels and tables.
+fn sound_name(table: &Table<'_>, name: &Item<String>) -> bool {
+    let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let good = !name.value.is_empty() && name.value.len() <= 64 && name.value.chars().all(sound);
+    if !good {
+        table.error("name", name.span.clone(), "a name is made of letters, digits, `-`, `_` and `.`", "up to 64 of them");
+    }
+    good
+}
+
+fn kind<'k, T>(table: &Table<'_>, kinds: &[(&'static str, &'k T)]) -> Option<&'k T> {
+    let words: Vec<&str> = kinds.iter().map(|(word, _)| *word).collect();
+    let word = table.required("kind", &suggest("", &words))?;
+    let found = kinds.iter().find(|(name, _)| *name == word.value).map(|(_, kind)| *kind);
+    if found.is_none() {
+        let help = suggest(&word.value, &words);
+        table.error("unknown-kind", word.span, format!("there is no kind `{}`", word.value), help);
+    }
+    found
+}
+
+/// The receivers named; those that do not exist are reported.
+fn some_of(table: &Table<'_>, names: Vec<Item<String>>, known: &[&str]) -> Vec<ReceiverName> {
+    let mut found = Vec::new();
+    for name in names {
+        if known.contains(&name.value.as_str()) {
+            found.push(ReceiverName::from(name.value));
+        } else {
+            let help = suggest(&name.value, known);
+            table.error("unknown-receiver", name.span, format!("there is no receiver `{}`", name.value), help);
+        }
+    }
+    found
+}
+
+fn baseline(table: &Table<'_>) -> Option<Duration> {
+    const HELP: &str = "baseline = \"quiet\", or baseline = { notify_if_updated_within = \"15m\" }";
+    let value = table.value("baseline")?;
+    if value.is_table() {
+        let inner = value.table()?;
+        let within = inner.duration("notify_if_updated_within", Duration::ZERO..30 * DAY);
+        if within.is_none() && inner.entries().is_empty() {
+            inner.missing("notify_if_updated_within", HELP);
+        }
+        inner.finish();
+        return within;
+    }
+    let word = value.string()?;
+    if word.value != "quiet" {
+        table.error("baseline", word.span, format!("`baseline` cannot be `{}`", word.value), HELP);
+    }
+    None
+}
+
+fn schedule(table: &Table<'_>) -> Schedule {
+    let mut schedule = Schedule::default();
+    let Some(retry) = table.table("retry") else { return schedule };
+    if let Some(first) = retry.duration("first", Duration::from_millis(100)..DAY) {
+        schedule.first = first;
+    }
+    if let Some(max) = retry.duration("max", Duration::from_millis(100)..DAY) {
+        schedule.max = max;
+    }
+    if let Some(after) = retry.duration("give_up_after", SECOND..30 * DAY) {
+        schedule.give_up_after = after;
+    }
+    if schedule.first > schedule.max {
+        retry.error("retry", retry.span(), "`first` is longer than `max`", "retry = { first = \"5s\", max = \"1h\" }");
+    }
+    retry.finish();
+    schedule
+}
+
+fn egress(table: &Table<'_>) -> Egress {
+    let nets = table.strings("allow_targets").unwrap_or_default().into_iter().filter_map(|text| {
+        let net = text.value.parse::<IpNet>().ok().or_else(|| text.value.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
+        if net.is_none() {
+            table.error("network", text.span, format!("`{}` is no network", text.value), "allow_targets = [\"10.1.0.0/16\", \"::1\"]");
+        }
+        net
+    });
+    Egress::public(nets.collect())
+}

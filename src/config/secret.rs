@@ -1,0 +1,76 @@
+//! Where secrets come from: the environment, files, systemd credentials; only this file reads them.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use crate::document::{Level, Secret, Secrets};
+
+/// No secret is longer than this; a token with its catalogue is some kB.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// Turns references into secrets.
+#[derive(Debug)]
+pub(super) struct Vault {
+    /// What relative paths are relative to.
+    pub(super) base: PathBuf,
+    /// `allow_inline_secrets`.
+    pub(super) inline: bool,
+    /// How bad it is when a secret is not there: a check on another machine than the agent's has none of them.
+    pub(super) absent: Level,
+}
+
+impl Secrets for Vault {
+    fn resolve(&self, secret: &Secret) -> Result<SecretString, (Level, String, String)> {
+        let absent = |message: String, help: String| (self.absent, message, help);
+        match secret {
+            Secret::Env(name) => {
+                environment(name).map(SecretString::from).ok_or_else(|| {
+                    absent(format!("the environment has no `{name}`"), format!("export {name}=…"))
+                })
+            }
+            Secret::File(path) => {
+                let path = self.base.join(path);
+                read(&path).map_err(|error| {
+                    absent(format!("`{}` cannot be read: {error}", path.display()), "relative paths are relative to the configuration file".into())
+                })
+            }
+            Secret::Credential(name) => {
+                let sound = !name.is_empty() && !name.contains('/') && !name.starts_with('.');
+                if !sound {
+                    return Err((Level::Error, format!("`{name}` is no name of a credential"), "the name in LoadCredential=NAME:PATH".into()));
+                }
+                let help = format!("LoadCredential={name}:/etc/jobwatch/secrets/{name} in the unit");
+                let Some(directory) = environment("CREDENTIALS_DIRECTORY") else {
+                    return Err(absent("there are no systemd credentials here (no CREDENTIALS_DIRECTORY)".into(), help));
+                };
+                read(&Path::new(&directory).join(name))
+                    .map_err(|error| absent(format!("the credential `{name}` cannot be read: {error}"), help))
+            }
+            Secret::Inline(text) if self.inline => Ok(SecretString::from(text.as_str())),
+            Secret::Inline(_) => Err((
+                Level::Error,
+                "a secret stands here in plain text".into(),
+                "write { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }; [agent] allow_inline_secrets = true permits it".into(),
+            )),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A variable of the environment that is no secret, for the command line's defaults.
+pub fn variable(name: &str) -> Option<String> {
+    environment(name)
+}
+
+fn read(path: &Path) -> Result<SecretString, std::io::Error> {
+    let mut text = String::new();
+    File::open(path)?.take(SECRET_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
+}

@@ -1,0 +1,148 @@
+//! One structured line for each thing that happened.
+//!
+//! `error`: somebody must act. `warn`: something is wrong and jobwatch goes on. `info`: what an operator would tell a
+//! colleague. `debug`: every poll and attempt.
+
+use std::collections::HashMap;
+use std::io::IsTerminal as _;
+use std::sync::{Mutex, PoisonError};
+
+use tracing::{debug, error, info, warn};
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::agent::{Observer, Seen};
+use crate::model::delivery::{Outcome, Verdict};
+use crate::model::name::SourceName;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// To the journal, with its fields.
+    Journal,
+}
+
+/// Starts logging to standard error, or to the journal. `directives` is in the form of `RUST_LOG`.
+///
+/// # Errors
+/// The journal does not answer, or the directives cannot be read.
+pub fn init(format: Format, directives: &str, colour: bool) -> Result<(), String> {
+    let filter = EnvFilter::try_new(directives).map_err(|error| format!("RUST_LOG: {error}"))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match format {
+        Format::Text => {
+            let layer = tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_target(false)
+                .with_timer(SystemTime)
+                .with_ansi(colour && std::io::stderr().is_terminal());
+            registry.with(layer).try_init()
+        }
+        Format::Json => {
+            let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+            registry.with(layer).try_init()
+        }
+        Format::Journal => {
+            let layer = tracing_journald::layer().map_err(|error| format!("the journal does not answer: {error}"))?;
+            registry.with(layer).try_init()
+        }
+    };
+    started.map_err(|error| error.to_string())
+}
+
+/// Writes what happens. A fault that goes on is a warning once and again when it changes, not at every poll.
+#[derive(Debug, Default)]
+pub struct Log {
+    faults: Mutex<HashMap<SourceName, String>>,
+}
+
+impl Observer for Log {
+    fn see(&self, seen: &Seen<'_>) {
+        match seen {
+            Seen::Polled { plan, fault, unreadable, deliveries, took } => {
+                let source = plan.source.name.as_str();
+                self.sight(&plan.source.name, fault.map(|fault| (fault.kind.as_str(), fault.text.as_str())));
+                if *unreadable > 0 {
+                    warn!(source, rows = unreadable, "rows without an id or a status were skipped");
+                }
+                if plan.difference.baseline {
+                    info!(source, jobs = plan.jobs, "baseline: these jobs are known now, and changes from here on are told");
+                }
+                for transition in plan.difference.transitions() {
+                    info!(
+                        source,
+                        job = %transition.job.id,
+                        name = transition.job.resource_name.as_deref().unwrap_or_default(),
+                        r#type = transition.job.kind.as_deref().unwrap_or_default(),
+                        from = %transition.from,
+                        to = %transition.to,
+                        reason = transition.job.reason.as_deref().unwrap_or_default(),
+                        late = transition.late,
+                        "transition"
+                    );
+                }
+                for fault in &plan.faults {
+                    error!(source, "a template failed, the built-in text was sent: {fault}");
+                }
+                debug!(source, jobs = plan.jobs, deliveries, took = ?took, complete = plan.complete, "polled");
+            }
+            Seen::Attempted { claimed, attempt, verdict } => {
+                let (receiver, id, title) =
+                    (claimed.frozen.receiver.as_str(), claimed.frozen.id.as_str(), claimed.frozen.title.as_str());
+                let (tries, answer) = (claimed.tries + 1, attempt.outcome.detail());
+                match (&attempt.outcome, verdict) {
+                    (_, Verdict::Dead) => {
+                        error!(receiver, id, title, tries, answer, "given up: the delivery is dead");
+                    }
+                    (Outcome::Accepted { .. }, _) => info!(receiver, id, title, tries, answer, "delivered"),
+                    (Outcome::Refused { .. }, Verdict::RetryAt(at)) => {
+                        error!(receiver, id, title, tries, answer, next = %at, "refused: somebody must mend this");
+                    }
+                    (Outcome::Unreachable { .. }, Verdict::RetryAt(at)) => {
+                        warn!(receiver, id, title, tries, answer, next = %at, "not delivered, will be tried again");
+                    }
+                    (Outcome::Refused { .. } | Outcome::Unreachable { .. }, Verdict::Delivered) => {}
+                }
+            }
+            Seen::Returned { receiver, count } => {
+                let receiver = receiver.as_str();
+                warn!(receiver, count, "deliveries did not end in time and went back to the outbox");
+            }
+            Seen::StoreFailed { doing, error } => error!("{doing} failed, will be tried again: {error}"),
+            Seen::PollLost { source, error } => {
+                let source = source.as_str();
+                error!(source, "the poll could not be kept, the next one finds the same: {error}");
+            }
+        }
+    }
+}
+
+impl Log {
+    fn sight(&self, source: &SourceName, fault: Option<(&'static str, &str)>) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = source.as_str();
+        match fault {
+            Some((kind, text)) => {
+                // Request ids differ at every poll: they do not make a fault a new one.
+                let stem = text.split(" (request ").next().unwrap_or(text).to_owned();
+                if faults.insert(source.clone(), stem.clone()).as_ref() == Some(&stem) {
+                    debug!(source = name, kind, "no complete listing, still: {text}");
+                } else {
+                    warn!(source = name, kind, "no complete listing: {text}");
+                }
+            }
+            None => {
+                if faults.remove(source).is_some() {
+                    info!(source = name, "listings are complete again");
+                }
+            }
+        }
+    }
+}
+

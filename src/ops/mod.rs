@@ -1,0 +1,4 @@
+//! What an operator sees: log lines, and what systemd is told.
+
+pub mod log;
+pub mod systemd;

@@ -1,0 +1,99 @@
+//! What systemd is told: ready, what we see, that we are alive, that we stop.
+//!
+//! Ready means that every source has been polled and the outcome is on disk, good or bad; a bad one is in `STATUS=`. The
+//! watchdog is fed only while every loop turns. Without `NOTIFY_SOCKET` all of this does nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sd_notify::NotifyState;
+use tracing::warn;
+
+use crate::agent::{Observer, Pulse, Seen, Shutdown};
+use crate::model::name::SourceName;
+
+/// Tells systemd of the sources.
+#[derive(Debug)]
+pub struct Notifier {
+    sources: Mutex<Sources>,
+}
+
+#[derive(Debug)]
+struct Sources {
+    expected: usize,
+    ready: bool,
+    /// What is known of each: `None` when it is seen, else why not.
+    states: BTreeMap<SourceName, Option<String>>,
+    status: String,
+}
+
+impl Notifier {
+    /// Expects this many sources to be polled before it says that the service is ready.
+    pub fn new(expected: usize) -> Self {
+        let sources = Sources { expected, ready: false, states: BTreeMap::new(), status: String::new() };
+        Self { sources: Mutex::new(sources) }
+    }
+}
+
+impl Observer for Notifier {
+    fn see(&self, seen: &Seen<'_>) {
+        let (source, trouble) = match seen {
+            Seen::Polled { plan, fault, .. } => (plan.source.name.clone(), fault.map(|fault| fault.text.clone())),
+            Seen::PollLost { source, error } => ((*source).clone(), Some(error.to_string())),
+            Seen::Attempted { .. } | Seen::Returned { .. } | Seen::StoreFailed { .. } => return,
+        };
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.states.insert(source, trouble);
+        let status = sources.describe();
+        let ready = !sources.ready && sources.states.len() >= sources.expected;
+        if ready {
+            sources.ready = true;
+            tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        } else if status != sources.status {
+            tell(&[NotifyState::Status(&status)]);
+        }
+        sources.status = status;
+    }
+}
+
+impl Sources {
+    fn describe(&self) -> String {
+        let blind: Vec<String> = self
+            .states
+            .iter()
+            .filter_map(|(name, trouble)| Some(format!("{name}: {}", trouble.as_ref()?)))
+            .collect();
+        let seen = self.states.len() - blind.len();
+        match blind.first() {
+            None => format!("watching {seen} of {} sources", self.expected),
+            Some(first) => format!("watching {seen} of {} sources; {first}", self.expected),
+        }
+    }
+}
+
+/// Feeds the watchdog, if the unit has one, while every loop turns.
+pub async fn watchdog(pulse: Arc<Pulse>, shutdown: Shutdown) {
+    let Some(timeout) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(timeout / 3) => {}
+            () = shutdown.requested() => return,
+        }
+        if pulse.is_steady() {
+            tell(&[NotifyState::Watchdog]);
+        } else {
+            warn!("a loop stands still: the watchdog is not fed");
+        }
+    }
+}
+
+/// Says that the service stops.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!("systemd could not be told: {error}");
+    }
+}

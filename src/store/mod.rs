@@ -1,0 +1,229 @@
+//! What survives: snapshots, history, alerts and the outbox, each change in one transaction.
+//!
+//! [`Store::commit`] writes everything a poll decided or nothing of it; [`Store::record`] an attempt and its verdict or
+//! neither. What is due is always read from here: no message between tasks is needed for a delivery to happen. A store
+//! writes what it is told and decides nothing.
+
+mod sqlite;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::model::alert::Alert;
+use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Verdict};
+use crate::model::memory::{Memory, Sight};
+use crate::model::name::{DeliveryId, ReceiverName, SourceName};
+use crate::model::snapshot::Change;
+use crate::model::time::Timestamp;
+
+/// Who opens a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The agent: makes the state if there is none, and is alone with it.
+    Agent,
+    /// A command beside the agent: the state must exist.
+    Visitor,
+}
+
+/// Opens the state that the configuration names: `sqlite:PATH`.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn open(url: &str, access: Access) -> Result<Arc<dyn Store>, Error> {
+    match url.strip_prefix("sqlite:") {
+        Some(path) => Ok(Arc::new(sqlite::Sqlite::open(Path::new(path), access).await?)),
+        None => Err(Error::Unusable(format!("`{url}` names no state this version can use: sqlite:PATH"))),
+    }
+}
+
+/// Why the store did not do what it was asked. The variants are named for what helps.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Another agent holds the state: stop it, or wait until it has stopped.
+    #[error("{0}")]
+    InUse(String),
+    /// The state is damaged, foreign or of a newer version; it was not touched. Starting again does not help.
+    #[error("{0}")]
+    Unusable(String),
+    /// There is no state yet.
+    #[error("there is no state at {0} yet: `jobwatch run` makes it")]
+    Missing(String),
+    /// The disk is full, or another passing trouble: trying again helps.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Everything a poll decided.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The source that was polled.
+    pub source: SourceName,
+    /// When.
+    pub at: Timestamp,
+    /// The listing was complete.
+    pub complete: bool,
+    /// Rows of the snapshot to write, with the transitions among them.
+    pub changes: Vec<Change>,
+    /// Findings of rules to write.
+    pub alerts: Vec<Alert>,
+    /// What to remember of the source's visibility.
+    pub sight: Sight,
+    /// Deliveries that are owed from now on. One whose id is known already is the same one and is not written again.
+    pub deliveries: Vec<Frozen>,
+}
+
+/// What came of one attempt.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The claim under which it was made.
+    pub claimed: Claimed,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// What becomes of the delivery.
+    pub verdict: Verdict,
+    /// What the operator has been told of the receiver's trouble, after this.
+    pub trouble: Trouble,
+    /// Deliveries that follow from it.
+    pub deliveries: Vec<Frozen>,
+}
+
+/// What the operator has been told of a receiver's trouble.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// That it refuses.
+    pub refused: bool,
+    /// That something was given up.
+    pub dead: bool,
+}
+
+/// Which deliveries to look at.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only this receiver's.
+    pub receiver: Option<ReceiverName>,
+    /// Only in this state.
+    pub state: Option<DeliveryState>,
+    /// Only about this job.
+    pub job: Option<String>,
+    /// Only decided at or after this time.
+    pub since: Option<Timestamp>,
+    /// At most this many, the newest.
+    pub limit: usize,
+}
+
+/// A delivery as people look at it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Delivery {
+    /// Its id, the same on every attempt.
+    pub id: DeliveryId,
+    /// Who is to hear.
+    pub receiver: ReceiverName,
+    /// Where the job is; empty for the agent's own affairs.
+    pub source: String,
+    /// The job's id.
+    pub subject: String,
+    /// The CloudEvents `type`.
+    pub event: String,
+    /// The one-line title.
+    pub title: String,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// When it was decided.
+    pub created_at: Timestamp,
+    /// When it is tried next; for an ended one, when it was last.
+    pub due_at: Timestamp,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// What the last attempt was answered.
+    pub note: String,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// One recorded attempt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttemptRow {
+    /// From 1.
+    pub number: u32,
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took, in seconds.
+    #[serde(serialize_with = "seconds")]
+    pub took: Duration,
+    /// `accepted`, `refused`, `unreachable`.
+    pub outcome: String,
+    /// What was answered.
+    pub detail: String,
+}
+
+fn seconds<S: serde::Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(span.as_secs_f64())
+}
+
+/// A delivery with everything about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dossier {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<AttemptRow>,
+    /// The frozen bytes.
+    pub payload: Vec<u8>,
+}
+
+/// Which deliveries to send once more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// These. Pending ones become due now; dead and delivered ones are owed again, under the same id.
+    These(Vec<DeliveryId>),
+    /// Every dead one.
+    Dead,
+}
+
+/// The face of every engine.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync {
+    /// What is known of a source.
+    async fn load(&self, source: &SourceName) -> Result<Memory, Error>;
+
+    /// Writes what a poll decided, durably, all of it or nothing. Returns how many deliveries were new.
+    async fn commit(&self, commit: Commit) -> Result<usize, Error>;
+
+    /// Claims up to `limit` deliveries that are due, oldest first, at most one for each lane: none overtakes another of its lane.
+    async fn claim(
+        &self,
+        receiver: &ReceiverName,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claimed>, Error>;
+
+    /// Writes an attempt and its verdict, durably. `false` when the claim was lost meanwhile: then nothing is written.
+    async fn record(&self, record: Record) -> Result<bool, Error>;
+
+    /// Gives claims back unused: the deliveries are due as they were.
+    async fn release(&self, claimed: Vec<Claimed>) -> Result<(), Error>;
+
+    /// When something will be due for a receiver, if anything will.
+    async fn next_due(&self, receiver: &ReceiverName) -> Result<Option<Timestamp>, Error>;
+
+    /// What the operator has been told of a receiver's trouble.
+    async fn trouble(&self, receiver: &ReceiverName) -> Result<Trouble, Error>;
+
+    /// How many deliveries are pending for whom.
+    async fn waiting(&self) -> Result<Vec<(ReceiverName, usize)>, Error>;
+
+    /// Deliveries, newest first.
+    async fn deliveries(&self, filter: Filter) -> Result<Vec<Delivery>, Error>;
+
+    /// One delivery with everything about it.
+    async fn dossier(&self, id: &DeliveryId) -> Result<Option<Dossier>, Error>;
+
+    /// Makes deliveries due now. Returns the ids it did that to.
+    async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error>;
+}

@@ -1,0 +1,717 @@
+//! The embedded engine: one SQLite file in WAL mode, one thread that owns the only connection that writes.
+//!
+//! Commits and records are made with `synchronous=FULL`: when they return, a power cut takes nothing back. Claims are
+//! made with `NORMAL`: a claim that is lost only means that the delivery is claimed again.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, named_params, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Access, Again, AttemptRow, Commit, Delivery, Dossier, Error, Filter, Record, Store, Trouble};
+use crate::model::alert::{Alert, Severity};
+use crate::model::delivery::{Claimed, DeliveryState, Frozen, Lane, Verdict};
+use crate::model::job::{Job, Status, Text};
+use crate::model::memory::{Memory, Sight};
+use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, SourceName};
+use crate::model::snapshot::{Change, Known, Snapshot};
+use crate::model::time::Timestamp;
+use crate::model::transition::Transition;
+
+/// `JobW`: how a state is told from any other SQLite file.
+const APPLICATION_ID: i64 = 0x4a6f_6257;
+/// Each step takes a state from version *n* to *n + 1*.
+const MIGRATIONS: &[&str] = &[include_str!("schema/sqlite-1.sql")];
+/// How long another process's short transaction is waited for.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests that may wait for the writer; more and the asker waits.
+const QUEUE_MAX: usize = 256;
+/// The write-ahead log is cut back to this after a checkpoint.
+const WAL_BYTES_MAX: i64 = 64 << 20;
+
+type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A state file. It is closed, and its lock given back, soon after this is dropped.
+pub(super) struct Sqlite {
+    path: PathBuf,
+    queue: mpsc::Sender<Work>,
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Sqlite {
+    pub(super) async fn open(path: &Path, access: Access) -> Result<Self, Error> {
+        let path = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || open(&path, access));
+        opened.await.map_err(|error| Error::Failed(error.to_string()))?
+    }
+
+    /// Runs `work` on the writer's thread.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, wait) = oneshot::channel();
+        let work: Work = Box::new(move |connection| {
+            // Nobody waits any more: the asker was cancelled, and the work is done all the same.
+            drop(answer.send(work(connection)));
+        });
+        self.queue.send(work).await.map_err(|_| Error::Failed("the store's thread has ended".into()))?;
+        let result = wait.await.map_err(|_| Error::Failed("the store's thread has ended".into()))?;
+        result.map_err(|error| self.sort(&error))
+    }
+
+    fn sort(&self, error: &rusqlite::Error) -> Error {
+        sort(&self.path, error)
+    }
+}
+
+fn sort(path: &Path, error: &rusqlite::Error) -> Error {
+    let path = path.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::Unusable(format!(
+            "the state {path} is damaged ({error}); it was left as it is: restore a copy, or move it away to begin anew"
+        )),
+        Some(ErrorCode::DiskFull) => Error::Failed(format!("no room on the disk for {path}")),
+        _ => Error::Failed(format!("the state {path}: {error}")),
+    }
+}
+
+fn open(path: &Path, access: Access) -> Result<Sqlite, Error> {
+    let io = |error: std::io::Error| Error::Failed(format!("the state {}: {error}", path.display()));
+    let lock = match access {
+        Access::Agent => {
+            if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
+            }
+            Some(lock(path)?)
+        }
+        Access::Visitor if !path.exists() => return Err(Error::Missing(path.display().to_string())),
+        Access::Visitor => None,
+    };
+    if access == Access::Agent {
+        // SQLite would make the file with the umask's rights; its WAL takes them over from it.
+        OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(io)?;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| sort(path, &error))?;
+    let connection = prepare(connection, access, path)?;
+    let (queue, mut work) = mpsc::channel::<Work>(QUEUE_MAX);
+    std::thread::Builder::new()
+        .name("store".into())
+        .spawn(move || {
+            let mut connection = connection;
+            while let Some(work) = work.blocking_recv() {
+                work(&mut connection);
+            }
+            // The lock goes last: whoever takes it next finds the file closed.
+            drop(connection);
+            drop(lock);
+        })
+        .map_err(io)?;
+    Ok(Sqlite { path: path.to_owned(), queue })
+}
+
+/// Takes the lock beside the state, or says who has it.
+fn lock(path: &Path) -> Result<File, Error> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let io = |error: std::io::Error| Error::Failed(format!("{}: {error}", name.display()));
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
+            write!(file, "{}", std::process::id()).map_err(io)?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            drop(file.read_to_string(&mut holder));
+            let holder = if holder.is_empty() { "unknown".to_owned() } else { holder };
+            Err(Error::InUse(format!(
+                "the state {} is in use by another jobwatch (process {holder}): one agent at a time",
+                path.display()
+            )))
+        }
+        Err(TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
+/// Looks at the file before touching it, then brings it to the present version.
+fn prepare(mut connection: Connection, access: Access, path: &Path) -> Result<Connection, Error> {
+    let fail = |error: rusqlite::Error| sort(path, &error);
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
+    let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let (application, version) = (number("application_id").map_err(fail)?, number("user_version").map_err(fail)?);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let path_shown = path.display();
+    if tables > 0 && application != APPLICATION_ID {
+        return Err(Error::Unusable(format!(
+            "{path_shown} is a database of another program; it was left as it is: name another file in [agent] state"
+        )));
+    }
+    if version > known {
+        return Err(Error::Unusable(format!(
+            "the state {path_shown} was written by a newer jobwatch (version {version}, this one knows {known}); it was left as it is"
+        )));
+    }
+    if access == Access::Agent {
+        let check: String =
+            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
+        if check != "ok" {
+            return Err(Error::Unusable(format!(
+                "the state {path_shown} is damaged ({check}); it was left as it is: restore a copy, or move it away to begin anew"
+            )));
+        }
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(fail)?;
+        connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX).map_err(fail)?;
+    } else if tables == 0 {
+        return Err(Error::Missing(path_shown.to_string()));
+    }
+    connection.pragma_update(None, "foreign_keys", true).map_err(fail)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+    if access == Access::Agent {
+        migrate(&mut connection, version).map_err(fail)?;
+        connection
+            .execute("UPDATE delivery SET claim_token = NULL, claim_until = NULL WHERE claim_until IS NOT NULL AND state = 'pending'", [])
+            .map_err(fail)?;
+    }
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
+    for (version, step) in (1_i64..).zip(MIGRATIONS).skip(usize::try_from(from).unwrap_or(0)) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn load(&self, source: &SourceName) -> Result<Memory, Error> {
+        let source = source.clone();
+        self.run(move |connection| load(connection, &source)).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<usize, Error> {
+        self.run(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            write_source(&transaction, &commit)?;
+            for change in &commit.changes {
+                write_change(&transaction, &commit.source, change)?;
+            }
+            for alert in &commit.alerts {
+                write_alert(&transaction, alert)?;
+            }
+            let written = write_deliveries(&transaction, &commit.deliveries)?;
+            transaction.commit()?;
+            Ok(written)
+        })
+        .await
+    }
+
+    async fn claim(
+        &self,
+        receiver: &ReceiverName,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claimed>, Error> {
+        let receiver = receiver.clone();
+        self.run(move |connection| {
+            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            let claimed = claim(connection, &receiver, now, until, limit);
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            claimed
+        })
+        .await
+    }
+
+    async fn record(&self, record: Record) -> Result<bool, Error> {
+        self.run(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if !write_attempt(&transaction, &record)? {
+                return Ok(false);
+            }
+            write_trouble(&transaction, &record)?;
+            write_deliveries(&transaction, &record.deliveries)?;
+            transaction.commit()?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn release(&self, claimed: Vec<Claimed>) -> Result<(), Error> {
+        self.run(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for Claimed { frozen, token, .. } in &claimed {
+                transaction
+                    .prepare_cached(
+                        "UPDATE delivery SET claim_token = NULL, claim_until = NULL WHERE id = ?1 AND claim_token = ?2",
+                    )?
+                    .execute(params![frozen.id.as_str(), token])?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    async fn next_due(&self, receiver: &ReceiverName) -> Result<Option<Timestamp>, Error> {
+        let receiver = receiver.clone();
+        self.run(move |connection| {
+            let due: Option<i64> = connection
+                .prepare_cached(
+                    "SELECT due_at FROM delivery AS d WHERE receiver = ?1 AND state = 'pending' AND claim_until IS NULL
+                     AND NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
+                                     AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
+                     ORDER BY due_at LIMIT 1",
+                )?
+                .query_row([receiver.as_str()], |row| row.get(0))
+                .optional()?;
+            let lapse: Option<i64> = connection
+                .prepare_cached(
+                    "SELECT min(claim_until) FROM delivery
+                     WHERE receiver = ?1 AND state = 'pending' AND claim_until IS NOT NULL",
+                )?
+                .query_row([receiver.as_str()], |row| row.get(0))?;
+            Ok(due.into_iter().chain(lapse).min().map(Timestamp::from_micros))
+        })
+        .await
+    }
+
+    async fn trouble(&self, receiver: &ReceiverName) -> Result<Trouble, Error> {
+        let receiver = receiver.clone();
+        self.run(move |connection| {
+            let told = connection
+                .prepare_cached("SELECT refused, dead FROM trouble WHERE receiver = ?1")?
+                .query_row([receiver.as_str()], |row| Ok(Trouble { refused: row.get(0)?, dead: row.get(1)? }))
+                .optional()?;
+            Ok(told.unwrap_or_default())
+        })
+        .await
+    }
+
+    async fn deliveries(&self, filter: Filter) -> Result<Vec<Delivery>, Error> {
+        self.run(move |connection| {
+            let mut select = connection.prepare_cached(
+                "SELECT * FROM delivery
+                 WHERE (:receiver IS NULL OR receiver = :receiver) AND (:state IS NULL OR state = :state)
+                 AND (:job IS NULL OR subject = :job) AND created_at >= :since
+                 ORDER BY n DESC LIMIT :limit",
+            )?;
+            let rows = select.query_map(
+                named_params! {
+                    ":receiver": filter.receiver.as_ref().map(ReceiverName::as_str),
+                    ":state": filter.state.map(DeliveryState::as_str),
+                    ":job": filter.job,
+                    ":since": filter.since.map_or(i64::MIN, Timestamp::micros),
+                    ":limit": i64::try_from(filter.limit).unwrap_or(i64::MAX),
+                },
+                delivery,
+            )?;
+            rows.collect()
+        })
+        .await
+    }
+
+    async fn dossier(&self, id: &DeliveryId) -> Result<Option<Dossier>, Error> {
+        let id = id.clone();
+        self.run(move |connection| {
+            let found = connection
+                .prepare_cached("SELECT * FROM delivery WHERE id = ?1")?
+                .query_row([id.as_str()], |row| {
+                    Ok((row.get::<_, i64>("n")?, delivery(row)?, row.get::<_, Vec<u8>>("payload")?))
+                })
+                .optional()?;
+            let Some((n, delivery, payload)) = found else { return Ok(None) };
+            let mut select = connection.prepare_cached("SELECT * FROM attempt WHERE delivery = ?1 ORDER BY number")?;
+            let attempts = select.query_map([n], attempt)?.collect::<rusqlite::Result<_>>()?;
+            Ok(Some(Dossier { delivery, attempts, payload }))
+        })
+        .await
+    }
+
+    async fn waiting(&self) -> Result<Vec<(ReceiverName, usize)>, Error> {
+        self.run(|connection| {
+            let mut select = connection
+                .prepare_cached("SELECT receiver, count(*) FROM delivery WHERE state = 'pending' GROUP BY receiver")?;
+            let count = |row: &Row<'_>| Ok((ReceiverName::from(row.get::<_, String>(0)?), row.get::<_, i64>(1)?));
+            let rows = select.query_map([], count)?.collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(rows.into_iter().map(|(name, count)| (name, usize::try_from(count).unwrap_or(0))).collect())
+        })
+        .await
+    }
+
+    async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error> {
+        self.run(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            const OWED: &str = "UPDATE delivery SET state = 'pending', due_at = ?1, budget_from = ?1, tries = 0, refused_since = NULL,
+                 ended_at = NULL, progress = CASE state WHEN 'delivered' THEN '[]' ELSE progress END";
+            let mut done = Vec::new();
+            match &which {
+                Again::Dead => {
+                    let mut update = transaction.prepare(&format!("{OWED} WHERE state = 'dead' RETURNING id"))?;
+                    let ids = update.query_map([now.micros()], |row| row.get::<_, String>(0))?;
+                    done.extend(ids.collect::<rusqlite::Result<Vec<_>>>()?);
+                }
+                Again::These(ids) => {
+                    let mut update = transaction.prepare(&format!("{OWED} WHERE id = ?2 RETURNING id"))?;
+                    for id in ids {
+                        let known = update.query_row(params![now.micros(), id.as_str()], |row| row.get(0)).optional()?;
+                        done.extend(known);
+                    }
+                }
+            }
+            transaction.commit()?;
+            Ok(done.into_iter().map(DeliveryId::from).collect())
+        })
+        .await
+    }
+}
+
+fn load(connection: &Connection, source: &SourceName) -> rusqlite::Result<Memory> {
+    let head = connection
+        .prepare_cached("SELECT complete_at, blind_since, blind_told FROM source WHERE name = ?1")?
+        .query_row([source.as_str()], |row| {
+            let sight = Sight { blind_since: time(row, "blind_since")?, told: row.get("blind_told")? };
+            Ok((time(row, "complete_at")?, sight))
+        })
+        .optional()?;
+    let (complete_at, sight) = head.unwrap_or_default();
+    let mut jobs = connection.prepare_cached("SELECT * FROM job WHERE source = ?1")?;
+    let jobs = jobs.query_map([source.as_str()], known)?.collect::<rusqlite::Result<_>>()?;
+    let mut alerts = connection.prepare_cached("SELECT * FROM alert WHERE source = ?1")?;
+    let alerts = alerts.query_map([source.as_str()], alert)?.collect::<rusqlite::Result<_>>()?;
+    Ok(Memory { snapshot: Snapshot { jobs, complete_at }, alerts, sight })
+}
+
+fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros))
+}
+
+fn instant(row: &Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
+    Ok(Timestamp::from_micros(row.get(column)?))
+}
+
+fn text(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Text>> {
+    Ok(row.get::<_, Option<String>>(column)?.map(String::into_boxed_str))
+}
+
+fn known(row: &Row<'_>) -> rusqlite::Result<(JobId, Known)> {
+    let id = JobId::from(row.get::<_, String>("id")?);
+    let job = Job {
+        id: id.clone(),
+        instance_id: text(row, "instance_id")?,
+        resource_id: text(row, "resource_id")?,
+        resource_name: text(row, "resource_name")?,
+        kind: text(row, "type")?,
+        status: Status::read(&row.get::<_, String>("status")?),
+        reason: text(row, "reason")?,
+        created_at: text(row, "created_at")?,
+        updated_at: text(row, "updated_at")?,
+    };
+    let known = Known {
+        job,
+        seq: row.get("seq")?,
+        status_since: instant(row, "status_since")?,
+        seen_at: instant(row, "seen_at")?,
+        missing: row.get("missing")?,
+        stale: row.get("stale")?,
+        gone: row.get("gone")?,
+    };
+    Ok((id, known))
+}
+
+fn alert(row: &Row<'_>) -> rusqlite::Result<(AlertId, Alert)> {
+    let id = AlertId::from(row.get::<_, String>("id")?);
+    let alert = Alert {
+        id: id.clone(),
+        rule: RuleId::from(row.get::<_, String>("rule")?),
+        source: SourceName::from(row.get::<_, String>("source")?),
+        severity: row.get::<_, String>("severity")?.parse().unwrap_or(Severity::Warning),
+        count: row.get("count")?,
+        first_seen: instant(row, "first_seen")?,
+        last_seen: instant(row, "last_seen")?,
+    };
+    Ok((id, alert))
+}
+
+fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    Ok(Delivery {
+        id: DeliveryId::from(row.get::<_, String>("id")?),
+        receiver: ReceiverName::from(row.get::<_, String>("receiver")?),
+        source: row.get("source")?,
+        subject: row.get("subject")?,
+        event: row.get("event")?,
+        title: row.get("title")?,
+        state: row.get::<_, String>("state")?.parse().unwrap_or(DeliveryState::Pending),
+        created_at: instant(row, "created_at")?,
+        due_at: instant(row, "due_at")?,
+        attempts: row.get("attempts")?,
+        note: row.get("note")?,
+        ended_at: time(row, "ended_at")?,
+    })
+}
+
+fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
+    Ok(AttemptRow {
+        number: row.get("number")?,
+        at: instant(row, "at")?,
+        took: Duration::from_micros(u64::try_from(row.get::<_, i64>("took")?).unwrap_or(0)),
+        outcome: row.get("outcome")?,
+        detail: row.get("detail")?,
+    })
+}
+
+fn write_source(connection: &Connection, commit: &Commit) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO source (name, complete_at, blind_since, blind_told) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (name) DO UPDATE SET complete_at = coalesce(excluded.complete_at, complete_at),
+             blind_since = excluded.blind_since, blind_told = excluded.blind_told",
+        )?
+        .execute(params![
+            commit.source.as_str(),
+            commit.complete.then(|| commit.at.micros()),
+            commit.sight.blind_since.map(Timestamp::micros),
+            commit.sight.told,
+        ])?;
+    Ok(())
+}
+
+fn write_change(connection: &Connection, source: &SourceName, change: &Change) -> rusqlite::Result<()> {
+    let Known { job, seq, status_since, seen_at, missing, stale, gone } = &change.known;
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO job (source, id, status, instance_id, resource_id, resource_name, type, reason,
+             created_at, updated_at, seq, status_since, seen_at, missing, stale, gone)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+        )?
+        .execute(params![
+            source.as_str(),
+            job.id.as_str(),
+            job.status.as_str(),
+            job.instance_id,
+            job.resource_id,
+            job.resource_name,
+            job.kind,
+            job.reason,
+            job.created_at,
+            job.updated_at,
+            seq,
+            status_since.micros(),
+            seen_at.micros(),
+            missing,
+            stale,
+            gone,
+        ])?;
+    change.transition.as_ref().map_or(Ok(()), |transition| write_transition(connection, transition))
+}
+
+fn write_transition(connection: &Connection, transition: &Transition) -> rusqlite::Result<()> {
+    let Transition { id, source, job, from, to, seen_before, seen_at, skipped, late, seq } = transition;
+    connection
+        .prepare_cached(
+            "INSERT INTO transition (id, source, job_id, seq, from_state, to_state, seen_before, seen_at, skipped, late, job)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING",
+        )?
+        .execute(params![
+            id.as_str(),
+            source.as_str(),
+            job.id.as_str(),
+            seq,
+            from.to_string(),
+            to.to_string(),
+            seen_before.map(Timestamp::micros),
+            seen_at.micros(),
+            json(skipped),
+            late,
+            json(&**job),
+        ])?;
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("strings and lists of strings are always JSON")
+}
+
+fn write_alert(connection: &Connection, alert: &Alert) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO alert (id, rule, source, severity, count, first_seen, last_seen)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            alert.id.as_str(),
+            alert.rule.as_str(),
+            alert.source.as_str(),
+            alert.severity.as_str(),
+            alert.count,
+            alert.first_seen.micros(),
+            alert.last_seen.micros(),
+        ])?;
+    Ok(())
+}
+
+/// Returns how many were new.
+fn write_deliveries(connection: &Connection, deliveries: &[Frozen]) -> rusqlite::Result<usize> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO delivery (id, receiver, source, subject, event, title, created_at, payload, state, due_at, budget_from)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'pending', ?7, ?7) ON CONFLICT (id) DO NOTHING",
+    )?;
+    let mut written = 0;
+    for Frozen { id, receiver, lane, event, title, created_at, payload } in deliveries {
+        written += insert.execute(params![
+            id.as_str(),
+            receiver.as_str(),
+            lane.source.as_ref().map_or("", SourceName::as_str),
+            lane.subject.as_str(),
+            event,
+            title,
+            created_at.micros(),
+            payload,
+        ])?;
+    }
+    Ok(written)
+}
+
+fn claim(
+    connection: &mut Connection,
+    receiver: &ReceiverName,
+    now: Timestamp,
+    until: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<Claimed>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut claimed: Vec<(i64, Claimed)> = transaction
+        .prepare_cached(
+            "SELECT * FROM delivery AS d
+             WHERE receiver = ?1 AND state = 'pending' AND due_at <= ?2 AND (claim_until IS NULL OR claim_until <= ?2)
+             AND NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
+                             AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
+             ORDER BY due_at, n LIMIT ?3",
+        )?
+        .query_map(params![receiver.as_str(), now.micros(), i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+            Ok((row.get("n")?, claimed_row(row)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    for (n, one) in &mut claimed {
+        // Every claim has a token of its own: who lost it can no longer record.
+        one.token = transaction
+            .prepare_cached(
+                "UPDATE delivery SET claim_token = coalesce(claim_token, 0) + 1 + abs(random() % 1000000000), claim_until = ?2
+                 WHERE n = ?1 RETURNING claim_token",
+            )?
+            .query_row(params![*n, until.micros()], |row| row.get(0))?;
+    }
+    transaction.commit()?;
+    Ok(claimed.into_iter().map(|(_, claimed)| claimed).collect())
+}
+
+fn claimed_row(row: &Row<'_>) -> rusqlite::Result<Claimed> {
+    let source: String = row.get("source")?;
+    let frozen = Frozen {
+        id: DeliveryId::from(row.get::<_, String>("id")?),
+        receiver: ReceiverName::from(row.get::<_, String>("receiver")?),
+        lane: Lane {
+            source: Some(source).filter(|source| !source.is_empty()).map(SourceName::from),
+            subject: JobId::from(row.get::<_, String>("subject")?),
+        },
+        event: row.get("event")?,
+        title: row.get("title")?,
+        created_at: instant(row, "created_at")?,
+        payload: row.get("payload")?,
+    };
+    Ok(Claimed {
+        frozen,
+        budget_from: instant(row, "budget_from")?,
+        tries: row.get("tries")?,
+        refused_since: time(row, "refused_since")?,
+        progress: serde_json::from_str(&row.get::<_, String>("progress")?).unwrap_or_default(),
+        token: 0,
+    })
+}
+
+/// `false` when the claim was lost.
+fn write_attempt(connection: &Connection, record: &Record) -> rusqlite::Result<bool> {
+    use crate::model::delivery::Outcome;
+    let Record { claimed, attempt, verdict, .. } = record;
+    let ended = attempt.at.plus(attempt.took);
+    let (state, due_at, ended_at) = match verdict {
+        Verdict::Delivered => (DeliveryState::Delivered, attempt.at, Some(ended)),
+        Verdict::Dead => (DeliveryState::Dead, attempt.at, Some(ended)),
+        Verdict::RetryAt(at) => (DeliveryState::Pending, *at, None),
+    };
+    let refused_since = match &attempt.outcome {
+        Outcome::Refused { .. } => Some(claimed.refused_since.unwrap_or(attempt.at)),
+        Outcome::Accepted { .. } | Outcome::Unreachable { .. } => claimed.refused_since,
+    };
+    let n: Option<i64> = connection
+        .prepare_cached(
+            "UPDATE delivery SET state = ?3, due_at = ?4, ended_at = ?5, attempts = attempts + 1, tries = tries + 1, refused_since = ?6,
+             progress = ?7, note = ?8, claim_token = NULL, claim_until = NULL
+             WHERE id = ?1 AND claim_token = ?2 AND state = 'pending' RETURNING n",
+        )?
+        .query_row(
+            params![
+                claimed.frozen.id.as_str(),
+                claimed.token,
+                state.as_str(),
+                due_at.micros(),
+                ended_at.map(Timestamp::micros),
+                refused_since.map(Timestamp::micros),
+                json(&attempt.progress),
+                attempt.outcome.detail(),
+            ],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let Some(n) = n else { return Ok(false) };
+    connection
+        .prepare_cached(
+            "INSERT INTO attempt (delivery, number, at, took, outcome, detail)
+             SELECT ?1, attempts, ?2, ?3, ?4, ?5 FROM delivery WHERE n = ?1",
+        )?
+        .execute(params![
+            n,
+            attempt.at.micros(),
+            i64::try_from(attempt.took.as_micros()).unwrap_or(i64::MAX),
+            attempt.outcome.as_str(),
+            attempt.outcome.detail(),
+        ])?;
+    Ok(true)
+}
+
+fn write_trouble(connection: &Connection, record: &Record) -> rusqlite::Result<()> {
+    let receiver = record.claimed.frozen.receiver.as_str();
+    let Trouble { refused, dead } = record.trouble;
+    if !refused && !dead {
+        connection.prepare_cached("DELETE FROM trouble WHERE receiver = ?1")?.execute([receiver])?;
+        return Ok(());
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO trouble (receiver, since, refused, dead) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (receiver) DO UPDATE SET refused = excluded.refused, dead = excluded.dead",
+        )?
+        .execute(params![receiver, Sql::Integer(record.attempt.at.micros()), refused, dead])?;
+    Ok(())
+}
