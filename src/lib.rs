@@ -14,10 +14,11 @@
 //! Reading order: [`model`], [`diff`], [`rules`], [`plan`], [`agent`]. ARCHITECTURE.md has the walkthroughs.
 
 pub mod agent;
+pub mod cli;
 pub mod clock;
 pub mod cloud;
-pub mod deliver;
 pub mod config;
+pub mod deliver;
 pub mod diff;
 pub mod document;
 pub mod http;

@@ -1,2 +1,7 @@
-//! The doorway: hands the command line to `cli`.
-fn main() {}
+//! The doorway.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    jobwatch::cli::main()
+}

@@ -60,6 +60,10 @@ pub struct Plan {
     pub difference: Difference,
     /// The listing was complete: this is the new `complete_at`.
     pub complete: bool,
+    /// Why it was not, if it was not.
+    pub fault: Option<Fault>,
+    /// Rows that could not be used.
+    pub unreadable: usize,
     /// Findings of rules to write.
     pub alerts: Vec<Alert>,
     /// What is to be remembered of the source's visibility.
@@ -77,9 +81,9 @@ pub struct Plan {
 /// Decides one poll.
 pub fn plan(input: Input<'_>) -> Plan {
     let Input { source, before, listing, points, rules, policy, watch, now } = input;
-    let fault = match &listing {
-        Listing::Complete(_) => None,
-        Listing::Incomplete { fault, .. } => Some(fault.clone()),
+    let (fault, unreadable) = match &listing {
+        Listing::Complete(rows) => (None, rows.unreadable),
+        Listing::Incomplete { rows, fault } => (Some(fault.clone()), rows.unreadable),
     };
     let difference = diff(&source.name, &before.snapshot, listing, points, policy, now);
     let mut decision = Decision {
@@ -104,6 +108,8 @@ pub fn plan(input: Input<'_>) -> Plan {
         source: Arc::clone(source),
         at: now,
         complete: fault.is_none(),
+        fault,
+        unreadable,
         difference,
         alerts,
         sight,

@@ -153,7 +153,9 @@ impl Lane {
         let task = flight.tasks.spawn(async move {
             // A receiver ends by itself; this is for one that does not.
             let limit = timeout + CLAIM_MARGIN / 2;
-            tokio::time::timeout(limit, receiver.send(&copy, at)).await.unwrap_or_else(|_| unreachable("no end in time", &copy))
+            tokio::time::timeout(limit, receiver.send(&copy, at))
+                .await
+                .unwrap_or_else(|_| unreachable("no end in time", &copy))
         });
         flight.claims.insert(task.id(), (claimed, at, watch));
     }
@@ -187,11 +189,8 @@ impl Lane {
 
     async fn record(&self, claimed: Claimed, attempt: Attempt) {
         let now = self.clock.now();
-        let history = History {
-            budget_from: claimed.budget_from,
-            tries: claimed.tries,
-            refused_since: claimed.refused_since,
-        };
+        let history =
+            History { budget_from: claimed.budget_from, tries: claimed.tries, refused_since: claimed.refused_since };
         let verdict = verdict(&self.setup().schedule, &history, &attempt.outcome, now, (self.chance)());
         for offer in 1..=RECORD_TRIES {
             match self.try_record(&claimed, &attempt, verdict, now).await {
@@ -223,8 +222,7 @@ impl Lane {
         let notices = news.map(|state| self.notices(state, claimed, attempt, now)).unwrap_or_default();
         let deliveries =
             notices.iter().filter_map(|owed| Some(freeze(self.setups.get(&owed.receiver)?, owed, now))).collect();
-        let record =
-            Record { claimed: claimed.clone(), attempt: attempt.clone(), verdict, trouble, deliveries };
+        let record = Record { claimed: claimed.clone(), attempt: attempt.clone(), verdict, trouble, deliveries };
         self.store.record(record).await
     }
 
@@ -243,7 +241,8 @@ impl Lane {
             claimed.frozen.created_at,
             match state {
                 "dead" => "It is kept: `jobwatch deliveries retry` sends it again.",
-                _ => "It is tried again slowly for a day; other deliveries to it meet the same fate until somebody mends it.",
+                _ =>
+                    "It is tried again slowly for a day; other deliveries to it meet the same fate until somebody mends it.",
             },
         );
         let notification = Notification {
@@ -265,7 +264,13 @@ impl Lane {
         let notice = |receiver: &ReceiverName| Owed {
             id: DeliveryId::from(derive(
                 "msg",
-                &["jobwatch/trouble/v1", state, claimed.frozen.id.as_str(), &now.micros().to_string(), receiver.as_str()],
+                &[
+                    "jobwatch/trouble/v1",
+                    state,
+                    claimed.frozen.id.as_str(),
+                    &now.micros().to_string(),
+                    receiver.as_str(),
+                ],
             )),
             receiver: receiver.clone(),
             lane: Order { source: None, subject: JobId::from(format!("receiver/{}", self.name)) },
@@ -307,7 +312,10 @@ fn freeze(setup: &ReceiverSetup, owed: &Owed, now: Timestamp) -> Frozen {
 }
 
 fn unreachable(why: &str, claimed: &Claimed) -> Sent {
-    Sent { outcome: Outcome::Unreachable { why: why.to_owned(), retry_after: None }, progress: claimed.progress.clone() }
+    Sent {
+        outcome: Outcome::Unreachable { why: why.to_owned(), retry_after: None },
+        progress: claimed.progress.clone(),
+    }
 }
 
 /// What the operator knows of the trouble after this outcome, and what is news in it.

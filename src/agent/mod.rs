@@ -104,11 +104,20 @@ impl Agent {
         let Setup { store, clock, chance, sources, receivers, rules, watch, observer } = setup;
         let setups = Arc::new(receivers);
         let pulse = Arc::new(Pulse::new(clock.clone()));
-        let lane = |name: &ReceiverName| {
-            Arc::new(Lane::new(name.clone(), &setups, &watch, &store, &clock, chance, &observer))
-        };
+        let lane =
+            |name: &ReceiverName| Arc::new(Lane::new(name.clone(), &setups, &watch, &store, &clock, chance, &observer));
         let lanes = setups.keys().map(|name| (name.clone(), lane(name))).collect();
-        Arc::new(Self { store, clock, chance, sources, lanes, rules: RwLock::new(Arc::new(rules)), watch, observer, pulse })
+        Arc::new(Self {
+            store,
+            clock,
+            chance,
+            sources,
+            lanes,
+            rules: RwLock::new(Arc::new(rules)),
+            watch,
+            observer,
+            pulse,
+        })
     }
 
     /// Starts every loop. They end when `shutdown` asks them to.
@@ -144,7 +153,7 @@ impl Agent {
     pub async fn rehearse(&self) -> Vec<(SourceName, Result<Plan, store::Error>)> {
         let mut plans = Vec::new();
         for setup in &self.sources {
-            plans.push((setup.source.facts().name.clone(), self.decide(setup).await.map(|(plan, _)| plan)));
+            plans.push((setup.source.facts().name.clone(), self.decide(setup).await));
         }
         plans
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::model::delivery::{Attempt, Claimed, Verdict};
-use crate::model::listing::Fault;
 use crate::model::name::{ReceiverName, SourceName};
 use crate::plan::Plan;
 use crate::store;
@@ -15,10 +14,6 @@ pub enum Seen<'a> {
     Polled {
         /// What was decided, and written.
         plan: &'a Plan,
-        /// Why the listing is not whole, if it is not.
-        fault: Option<&'a Fault>,
-        /// Rows that could not be used.
-        unreadable: usize,
         /// Deliveries that are new.
         deliveries: usize,
         /// How long listing, deciding and committing took.

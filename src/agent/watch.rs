@@ -8,8 +8,7 @@ use super::pulse::Heart;
 use super::shutdown::Shutdown;
 use super::{Agent, SourceSetup};
 use crate::diff::{Points, to_confirm};
-use crate::model::listing::{Fault, FaultKind, Listing};
-use crate::model::time::Timestamp;
+use crate::model::listing::{Fault, FaultKind};
 use crate::plan::{Input, Plan, plan};
 use crate::store;
 
@@ -24,26 +23,19 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// What a poll may take, all pages and retries in it.
 const POLL_MAX: Duration = Duration::from_secs(400);
 
-/// What is told of a listing when its rows have gone into the plan.
-pub(super) struct Notes {
-    fault: Option<Fault>,
-    unreadable: usize,
-}
-
 /// Polls a source until the agent stops. The first poll is at once.
 pub(super) async fn run(agent: Arc<Agent>, at: usize, shutdown: Shutdown, heart: Heart) {
     let setup = &agent.sources[at];
     let mut faults = 0_u32;
     while !shutdown.is_requested() {
         heart.beat(POLL_MAX);
-        let poll = agent.poll_with_notes(setup);
         let polled = tokio::select! {
-            polled = poll => polled,
+            polled = agent.poll(setup) => polled,
             // A poll that has not committed can be abandoned: the next one finds the same.
             () = shutdown.requested() => return,
         };
-        let fault = match &polled {
-            Ok((_, notes)) => notes.fault.clone(),
+        let fault = match polled {
+            Ok(plan) => plan.fault,
             Err(_) => Some(Fault { kind: FaultKind::Unavailable, text: String::new(), retry_after: None }),
         };
         faults = if fault.is_some() { faults.saturating_add(1) } else { 0 };
@@ -61,7 +53,9 @@ fn pause(every: Duration, faults: u32, fault: Option<&Fault>, chance: f64) -> Du
     let spread = 1.0 - SPREAD + 2.0 * SPREAD * chance;
     let factor = match fault.map(|fault| fault.kind) {
         None | Some(FaultKind::Shifted) => 1,
-        Some(FaultKind::Unavailable | FaultKind::Malformed | FaultKind::Throttled) => 1 << faults.saturating_sub(1).min(2),
+        Some(FaultKind::Unavailable | FaultKind::Malformed | FaultKind::Throttled) => {
+            1 << faults.saturating_sub(1).min(2)
+        }
         Some(FaultKind::Unauthorized | FaultKind::Misdirected) => 1 << faults.saturating_sub(1).min(4),
     };
     let slowed = if factor > 1 { every.saturating_mul(factor).min(PAUSE_MAX.max(every)) } else { every };
@@ -72,21 +66,16 @@ fn pause(every: Duration, faults: u32, fault: Option<&Fault>, chance: f64) -> Du
 impl Agent {
     /// One poll: list, plan, commit.
     pub(super) async fn poll(&self, setup: &SourceSetup) -> Result<Plan, store::Error> {
-        self.poll_with_notes(setup).await.map(|(plan, _)| plan)
-    }
-
-    async fn poll_with_notes(&self, setup: &SourceSetup) -> Result<(Plan, Notes), store::Error> {
         let watch = self.clock.stopwatch();
         let polled = async {
-            let (plan, notes) = self.decide(setup).await?;
+            let plan = self.decide(setup).await?;
             let deliveries = self.commit(&plan).await?;
-            Ok((plan, notes, deliveries))
+            Ok((plan, deliveries))
         };
         match polled.await {
-            Ok((plan, notes, deliveries)) => {
-                let (fault, unreadable, took) = (notes.fault.as_ref(), notes.unreadable, watch.elapsed());
-                self.observer.see(&Seen::Polled { plan: &plan, fault, unreadable, deliveries, took });
-                Ok((plan, notes))
+            Ok((plan, deliveries)) => {
+                self.observer.see(&Seen::Polled { plan: &plan, deliveries, took: watch.elapsed() });
+                Ok(plan)
             }
             Err(error) => {
                 self.observer.see(&Seen::PollLost { source: &setup.source.facts().name, error: &error });
@@ -96,7 +85,7 @@ impl Agent {
     }
 
     /// Lists a source and decides what that means. Writes nothing.
-    pub(super) async fn decide(&self, setup: &SourceSetup) -> Result<(Plan, Notes), store::Error> {
+    pub(super) async fn decide(&self, setup: &SourceSetup) -> Result<Plan, store::Error> {
         let facts = setup.source.facts();
         let listing = setup.source.list().await;
         let before = self.store.load(&facts.name).await?;
@@ -104,16 +93,10 @@ impl Agent {
         for id in to_confirm(&before.snapshot, &listing, &setup.policy, POINTS_MAX) {
             points.insert(id.clone(), setup.source.show(id).await);
         }
-        let notes = match &listing {
-            Listing::Complete(rows) => Notes { fault: None, unreadable: rows.unreadable },
-            Listing::Incomplete { rows, fault } => Notes { fault: Some(fault.clone()), unreadable: rows.unreadable },
-        };
-        let now: Timestamp = self.clock.now();
+        let now = self.clock.now();
         let rules = self.rules();
         let (policy, watch) = (&setup.policy, &self.watch);
-        let plan =
-            plan(Input { source: facts, before: &before, listing, points, rules: &rules, policy, watch, now });
-        Ok((plan, notes))
+        Ok(plan(Input { source: facts, before: &before, listing, points, rules: &rules, policy, watch, now }))
     }
 
     /// Writes a plan in one transaction and wakes whoever has something to send.

@@ -23,8 +23,8 @@ use crate::plan::SelfWatch;
 use crate::retry::Schedule;
 use crate::rules::{RuleSet, Surroundings, load as load_rules};
 use crate::source;
-pub use secret::variable;
 use secret::Vault;
+pub use secret::variable;
 
 /// The starter that `init` writes.
 pub const STARTER: &str = include_str!("default.toml");
@@ -71,7 +71,11 @@ pub fn load(path: &Path, purpose: Purpose) -> (Option<Config>, Report) {
     let text = match read(path) {
         Ok(text) => text,
         Err(error) => {
-            report.unreadable(path, format!("the configuration cannot be read: {error}"), "`jobwatch init` writes a starter; --config names another file");
+            report.unreadable(
+                path,
+                format!("the configuration cannot be read: {error}"),
+                "`jobwatch init` writes a starter; --config names another file",
+            );
             return (None, report);
         }
     };
@@ -95,13 +99,21 @@ pub fn rules(paths: &[PathBuf], receivers: Option<&[ReceiverName]>) -> (RuleSet,
     for path in paths {
         match rule_files(path) {
             Ok(found) => files.extend(found),
-            Err(error) => report.unreadable(path, format!("the rules cannot be read: {error}"), "[agent] rules names files or directories of *.toml"),
+            Err(error) => report.unreadable(
+                path,
+                format!("the rules cannot be read: {error}"),
+                "[agent] rules names files or directories of *.toml",
+            ),
         }
     }
     let texts = files.iter().filter_map(|path| match read(path) {
         Ok(text) => Some(Arc::new(File { path: path.clone(), text: text.into() })),
         Err(error) => {
-            report.unreadable(path, format!("the rule file cannot be read: {error}"), "it must be UTF-8 and at most 1 MiB");
+            report.unreadable(
+                path,
+                format!("the rule file cannot be read: {error}"),
+                "it must be UTF-8 and at most 1 MiB",
+            );
             None
         }
     });
@@ -162,11 +174,15 @@ impl Reader {
         let sources = self.sources(&top, &vault);
         let known: Vec<&str> = names.iter().map(ReceiverName::as_str).collect();
         let state = agent.as_ref().and_then(|agent| self.state(agent));
-        let rules = agent.as_ref().and_then(|agent| agent.strings("rules")).map(|paths| {
-            paths.into_iter().map(|path| self.base.join(path.value)).collect::<Vec<_>>()
-        });
+        let rules = agent
+            .as_ref()
+            .and_then(|agent| agent.strings("rules"))
+            .map(|paths| paths.into_iter().map(|path| self.base.join(path.value)).collect::<Vec<_>>());
         let watch = SelfWatch {
-            notify: agent.as_ref().and_then(|agent| agent.strings("notify").map(|names| some_of(agent, names, &known))).unwrap_or_default(),
+            notify: agent
+                .as_ref()
+                .and_then(|agent| agent.strings("notify").map(|names| some_of(agent, names, &known)))
+                .unwrap_or_default(),
             blind_after: agent
                 .as_ref()
                 .and_then(|agent| agent.duration("blind_after", SECOND..DAY))
@@ -176,7 +192,13 @@ impl Reader {
             agent.not_yet("heartbeat", "remove it");
             if watch.notify.is_empty() {
                 let help = "notify = [\"…\"]: who hears when a source cannot be seen or a receiver refuses";
-                agent.report(Level::Warning, "nobody-told", agent.span(), "nobody hears of the agent's own troubles", help);
+                agent.report(
+                    Level::Warning,
+                    "nobody-told",
+                    agent.span(),
+                    "nobody hears of the agent's own troubles",
+                    help,
+                );
             }
             agent.finish();
         }
@@ -212,7 +234,12 @@ impl Reader {
     fn sources(&self, top: &Table<'_>, vault: &Vault) -> Vec<SourceSetup> {
         let tables = top.tables("source");
         if tables.is_empty() {
-            top.error("no-source", 0..0, "nothing is watched: there is no [[source]]", "`jobwatch init` writes a starter that has one");
+            top.error(
+                "no-source",
+                0..0,
+                "nothing is watched: there is no [[source]]",
+                "`jobwatch init` writes a starter that has one",
+            );
         }
         let mut taken = Vec::new();
         tables.into_iter().filter_map(|table| self.source(table, vault, &mut taken)).collect()
@@ -223,7 +250,12 @@ impl Reader {
         let name = name.filter(|name| sound_name(&table, name));
         if let Some(name) = &name {
             if taken.contains(&name.value) {
-                table.error("duplicate-name", name.span.clone(), format!("there are two sources `{}`", name.value), "a source's memory is kept under its name: give each its own");
+                table.error(
+                    "duplicate-name",
+                    name.span.clone(),
+                    format!("there are two sources `{}`", name.value),
+                    "a source's memory is kept under its name: give each its own",
+                );
             }
             taken.push(name.value.clone());
         }
@@ -298,7 +330,12 @@ impl Reader {
         let name = table.string("ca_file")?;
         let path = self.base.join(&name.value);
         let text = read(&path).map_err(|error| {
-            table.error("ca-file", name.span, format!("`{}` cannot be read: {error}", path.display()), "certificates in PEM form");
+            table.error(
+                "ca-file",
+                name.span,
+                format!("`{}` cannot be read: {error}", path.display()),
+                "certificates in PEM form",
+            );
         });
         text.ok().map(String::into_bytes)
     }
@@ -309,7 +346,12 @@ fn sound_name(table: &Table<'_>, name: &Item<String>) -> bool {
     let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let good = !name.value.is_empty() && name.value.len() <= 64 && name.value.chars().all(sound);
     if !good {
-        table.error("name", name.span.clone(), "a name is made of letters, digits, `-`, `_` and `.`", "up to 64 of them");
+        table.error(
+            "name",
+            name.span.clone(),
+            "a name is made of letters, digits, `-`, `_` and `.`",
+            "up to 64 of them",
+        );
     }
     good
 }
@@ -379,9 +421,15 @@ fn schedule(table: &Table<'_>) -> Schedule {
 
 fn egress(table: &Table<'_>) -> Egress {
     let nets = table.strings("allow_targets").unwrap_or_default().into_iter().filter_map(|text| {
-        let net = text.value.parse::<IpNet>().ok().or_else(|| text.value.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
+        let net =
+            text.value.parse::<IpNet>().ok().or_else(|| text.value.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
         if net.is_none() {
-            table.error("network", text.span, format!("`{}` is no network", text.value), "allow_targets = [\"10.1.0.0/16\", \"::1\"]");
+            table.error(
+                "network",
+                text.span,
+                format!("`{}` is no network", text.value),
+                "allow_targets = [\"10.1.0.0/16\", \"::1\"]",
+            );
         }
         net
     });

@@ -101,7 +101,7 @@ impl Report {
     pub fn render(&self, renderer: &Renderer) -> String {
         let mut entries: Vec<_> = self.entries.iter().collect();
         entries.sort_by(|(a, x), (b, y)| (&a.path, x.span.start).cmp(&(&b.path, y.span.start)));
-        entries.iter().map(|(file, problem)| render(file, problem, renderer) + "\n").collect()
+        entries.iter().map(|(file, problem)| render(file, problem, renderer) + "\n\n").collect()
     }
 
     /// One line a problem, for logs: `rules/a.toml:3:7: error: …`.

@@ -65,14 +65,21 @@ pub struct Log {
 impl Observer for Log {
     fn see(&self, seen: &Seen<'_>) {
         match seen {
-            Seen::Polled { plan, fault, unreadable, deliveries, took } => {
+            Seen::Polled { plan, deliveries, took } => {
                 let source = plan.source.name.as_str();
-                self.sight(&plan.source.name, fault.map(|fault| (fault.kind.as_str(), fault.text.as_str())));
-                if *unreadable > 0 {
-                    warn!(source, rows = unreadable, "rows without an id or a status were skipped");
+                self.sight(
+                    &plan.source.name,
+                    plan.fault.as_ref().map(|fault| (fault.kind.as_str(), fault.text.as_str())),
+                );
+                if plan.unreadable > 0 {
+                    warn!(source, rows = plan.unreadable, "rows without an id or a status were skipped");
                 }
                 if plan.difference.baseline {
-                    info!(source, jobs = plan.jobs, "baseline: these jobs are known now, and changes from here on are told");
+                    info!(
+                        source,
+                        jobs = plan.jobs,
+                        "baseline: these jobs are known now, and changes from here on are told"
+                    );
                 }
                 for transition in plan.difference.transitions() {
                     info!(
@@ -145,4 +152,3 @@ impl Log {
         }
     }
 }
-

@@ -38,7 +38,9 @@ impl Notifier {
 impl Observer for Notifier {
     fn see(&self, seen: &Seen<'_>) {
         let (source, trouble) = match seen {
-            Seen::Polled { plan, fault, .. } => (plan.source.name.clone(), fault.map(|fault| fault.text.clone())),
+            Seen::Polled { plan, .. } => {
+                (plan.source.name.clone(), plan.fault.as_ref().map(|fault| fault.text.clone()))
+            }
             Seen::PollLost { source, error } => ((*source).clone(), Some(error.to_string())),
             Seen::Attempted { .. } | Seen::Returned { .. } | Seen::StoreFailed { .. } => return,
         };
@@ -58,11 +60,8 @@ impl Observer for Notifier {
 
 impl Sources {
     fn describe(&self) -> String {
-        let blind: Vec<String> = self
-            .states
-            .iter()
-            .filter_map(|(name, trouble)| Some(format!("{name}: {}", trouble.as_ref()?)))
-            .collect();
+        let blind: Vec<String> =
+            self.states.iter().filter_map(|(name, trouble)| Some(format!("{name}: {}", trouble.as_ref()?))).collect();
         let seen = self.states.len() - blind.len();
         match blind.first() {
             None => format!("watching {seen} of {} sources", self.expected),

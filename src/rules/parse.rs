@@ -277,7 +277,7 @@ fn status(table: &Table<'_>, word: &Item<String>, more: &[&'static str]) -> Opti
     let found = Status::KNOWN.into_iter().find(|status| status.as_str() == word.value);
     if found.is_none() {
         let known: Vec<&str> = STATUSES.iter().chain(more).copied().collect();
-        let help = format!("{}; {OTHER_STATUS}", suggest(&word.value, &known));
+        let help = format!("{} ({OTHER_STATUS})", suggest(&word.value, &known));
         table.error("unknown-status", word.span.clone(), format!("unknown status `{}`", word.value), help);
     }
     found
@@ -397,7 +397,7 @@ const OPERATORS: &[(&str, Make)] = &[
 fn exact(field: Field, value: &Value<'_>) -> Option<String> {
     let text = value.string()?.value;
     if field == Field::Status && !STATUSES.contains(&text.as_str()) {
-        let help = format!("{}; {OTHER_STATUS}", suggest(&text, STATUSES));
+        let help = format!("{} ({OTHER_STATUS})", suggest(&text, STATUSES));
         value.error("unknown-status", format!("unknown status `{text}`"), help);
         return None;
     }

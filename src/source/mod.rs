@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::document::{Secrets, Table};
-use crate::model::listing::{Listing, Point};
+use crate::model::listing::{Listing, Point, Rows};
 use crate::model::name::{JobId, SourceName};
 use crate::model::notification::SourceFacts;
 
@@ -54,4 +54,13 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// One job.
     async fn show(&self, id: &JobId) -> Point;
+}
+
+/// Reads a saved answer of the listing call: its rows, and how many jobs it counts.
+///
+/// # Errors
+/// Says why it is no such answer.
+pub fn saved(text: &str) -> Result<(Rows, usize), String> {
+    let page = swr::read_page(text)?;
+    Ok((Rows { jobs: page.jobs, unreadable: page.unreadable }, page.total))
 }

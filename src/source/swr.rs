@@ -245,10 +245,14 @@ fn page(answer: &Answer) -> Result<Page, String> {
     if answer.header("content-type").is_some_and(|kind| kind.contains("html")) {
         return Err(describe(answer));
     }
-    // A name that is no UTF-8 must not blind the agent; a byte order mark neither.
-    let text = String::from_utf8_lossy(&answer.body);
-    let raw: RawPage<'_> = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-        .map_err(|error| format!("{} ({error})", describe(answer)))?;
+    // A name that is no UTF-8 must not blind the agent.
+    read_page(&String::from_utf8_lossy(&answer.body)).map_err(|why| format!("{}: {why}", describe(answer)))
+}
+
+/// Reads the body of a page.
+pub(super) fn read_page(text: &str) -> Result<Page, String> {
+    let text = text.trim_start_matches('\u{feff}');
+    let raw: RawPage<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let total = match raw.total {
         Some(Value::Number(number)) => number.as_u64(),
         Some(Value::String(text)) => text.trim().parse().ok(),

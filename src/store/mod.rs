@@ -4,6 +4,7 @@
 //! neither. What is due is always read from here: no message between tasks is needed for a delivery to happen. A store
 //! writes what it is told and decides nothing.
 
+mod nothing;
 mod sqlite;
 
 use std::fmt;
@@ -39,6 +40,11 @@ pub async fn open(url: &str, access: Access) -> Result<Arc<dyn Store>, Error> {
         Some(path) => Ok(Arc::new(sqlite::Sqlite::open(Path::new(path), access).await?)),
         None => Err(Error::Unusable(format!("`{url}` names no state this version can use: sqlite:PATH"))),
     }
+}
+
+/// A store that knows nothing and keeps nothing: what a rehearsal sees before there is a state.
+pub fn nothing() -> Arc<dyn Store> {
+    Arc::new(nothing::Nothing)
 }
 
 /// Why the store did not do what it was asked. The variants are named for what helps.

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, named_params, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, named_params, params,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Access, Again, AttemptRow, Commit, Delivery, Dossier, Error, Filter, Record, Store, Trouble};
@@ -155,8 +157,7 @@ fn prepare(mut connection: Connection, access: Access, path: &Path) -> Result<Co
     connection.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id").map_err(fail)?, number("user_version").map_err(fail)?);
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let path_shown = path.display();
     if tables > 0 && application != APPLICATION_ID {
@@ -170,8 +171,7 @@ fn prepare(mut connection: Connection, access: Access, path: &Path) -> Result<Co
         )));
     }
     if access == Access::Agent {
-        let check: String =
-            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
+        let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
         if check != "ok" {
             return Err(Error::Unusable(format!(
                 "the state {path_shown} is damaged ({check}); it was left as it is: restore a copy, or move it away to begin anew"
@@ -363,7 +363,8 @@ impl Store for Sqlite {
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error> {
         self.run(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            const OWED: &str = "UPDATE delivery SET state = 'pending', due_at = ?1, budget_from = ?1, tries = 0, refused_since = NULL,
+            const OWED: &str =
+                "UPDATE delivery SET state = 'pending', due_at = ?1, budget_from = ?1, tries = 0, refused_since = NULL,
                  ended_at = NULL, progress = CASE state WHEN 'delivered' THEN '[]' ELSE progress END";
             let mut done = Vec::new();
             match &which {
@@ -375,7 +376,8 @@ impl Store for Sqlite {
                 Again::These(ids) => {
                     let mut update = transaction.prepare(&format!("{OWED} WHERE id = ?2 RETURNING id"))?;
                     for id in ids {
-                        let known = update.query_row(params![now.micros(), id.as_str()], |row| row.get(0)).optional()?;
+                        let known =
+                            update.query_row(params![now.micros(), id.as_str()], |row| row.get(0)).optional()?;
                         done.extend(known);
                     }
                 }
