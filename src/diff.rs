@@ -178,7 +178,7 @@ impl Differ<'_> {
             (true, Some(within)) => job.updated().is_some_and(|at| self.now.since(at) <= within),
             (true, None) => false,
         };
-        let skipped = told.then(|| passed(None, &job.status)).unwrap_or_default();
+        let skipped = if told { passed(None, &job.status) } else { Default::default() };
         let transition = told.then(|| {
             let to = State::Is(job.status.clone());
             self.transition(Arc::new(job.clone()), State::Unseen, to, None, skipped, seq + 1)

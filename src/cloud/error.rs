@@ -35,7 +35,7 @@ impl ApiError {
         let mut error = Self::default();
         error.scan(&body);
         let header = answer.header("x-request-id").or_else(|| answer.header("x-iam-trace-id"));
-        error.request_id = header.map(|id| clean(id)).or(error.request_id);
+        error.request_id = header.map(clean).or(error.request_id);
         error
     }
 

@@ -214,7 +214,7 @@ impl<'t> Table<'t> {
         let later = self.later.borrow();
         for (key, _) in self.entries.iter() {
             let name = key.get_ref().as_ref();
-            if asked.iter().any(|known| *known == name) {
+            if asked.contains(&name) {
                 continue;
             }
             if let Some((_, instead)) = later.iter().find(|(known, _)| *known == name) {

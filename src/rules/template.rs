@@ -184,9 +184,9 @@ impl Message {
 fn flaw(error: &minijinja::Error, sample: &str) -> Flaw {
     let detail = error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned);
     let sample = if sample.is_empty() { String::new() } else { format!(" (with a {sample} job)") };
-    let help = match error.kind() {
-        minijinja::ErrorKind::OutOfFuel => "a template may do only so much work: simplify it".into(),
-        _ => String::new(),
+    let help = match error.kind() == minijinja::ErrorKind::OutOfFuel {
+        true => "a template may do only so much work: simplify it".into(),
+        false => String::new(),
     };
     Flaw { range: error.range(), message: format!("the template does not work{sample}: {detail}"), help }
 }

@@ -1,0 +1,462 @@
+//! One poll decided: stories about the differ and the planner, which are plain functions over values.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobwatch::diff::{Points, Policy, to_confirm};
+use jobwatch::document::File;
+use jobwatch::model::job::{Job, Status};
+use jobwatch::model::listing::{Fault, FaultKind, Listing, Point};
+use jobwatch::model::memory::Memory;
+use jobwatch::model::notification::{Event, SourceFacts};
+use jobwatch::model::time::Timestamp;
+use jobwatch::plan::{Input, Plan, SelfWatch, plan};
+use jobwatch::rules::{RuleSet, Surroundings, load};
+use proptest::prelude::*;
+
+const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+/// A source that is polled every thirty seconds, and all that is remembered of it.
+struct World {
+    memory: Memory,
+    rules: RuleSet,
+    policy: Policy,
+    watch: SelfWatch,
+    points: Points,
+    now: Timestamp,
+}
+
+fn rules(text: &str) -> RuleSet {
+    let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
+    let none = |_: &Path| Err("no files here".to_owned());
+    let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None });
+    assert!(report.is_empty(), "{}", report.lines().collect::<Vec<_>>().join("\n"));
+    rules
+}
+
+const TELL_FAILURES: &str = r#"
+schema = 1
+[[rule]]
+id = "failed"
+when = { to = "Failed" }
+notify = ["oncall"]
+"#;
+
+impl World {
+    fn new(text: &str) -> Self {
+        Self {
+            memory: Memory::default(),
+            rules: rules(text),
+            policy: Policy { late_after: Duration::from_secs(90), ..Policy::default() },
+            watch: SelfWatch { notify: vec!["ops".into()], blind_after: Duration::from_secs(300) },
+            points: Points::new(),
+            now: START,
+        }
+    }
+
+    /// A world whose baseline was these jobs.
+    fn knowing(text: &str, jobs: &[Job]) -> Self {
+        let mut world = Self::new(text);
+        world.see(jobs);
+        world
+    }
+
+    fn see(&mut self, jobs: &[Job]) -> Plan {
+        self.poll(Listing::Complete(jobs.to_vec().into()))
+    }
+
+    fn see_part(&mut self, jobs: &[Job]) -> Plan {
+        let fault = Fault { kind: FaultKind::Unavailable, text: "HTTP 503".into(), retry_after: None };
+        self.poll(Listing::Incomplete { rows: jobs.to_vec().into(), fault })
+    }
+
+    /// Decides a poll, remembers what it says as a store would, and lets half a minute pass.
+    fn poll(&mut self, listing: Listing) -> Plan {
+        let source = Arc::new(SourceFacts {
+            name: "prod".into(),
+            kind: "swr".into(),
+            region: None,
+            project_id: "p".into(),
+        });
+        let points = std::mem::take(&mut self.points);
+        let (before, rules, policy, watch, now) = (&self.memory, &self.rules, &self.policy, &self.watch, self.now);
+        let plan = plan(Input { source: &source, before, listing, points, rules, policy, watch, now });
+        for change in &plan.difference.changes {
+            self.memory.snapshot.jobs.insert(change.known.job.id.clone(), change.known.clone());
+        }
+        self.memory.alerts.extend(plan.alerts.iter().map(|alert| (alert.id.clone(), alert.clone())));
+        self.memory.sight = plan.sight;
+        if plan.complete {
+            self.memory.snapshot.complete_at = Some(now);
+        }
+        self.now = now.plus(Duration::from_secs(30));
+        plan
+    }
+}
+
+fn job(id: &str, status: &str, updated: u32) -> Job {
+    let mut job = Job::bare(id, Status::read(status));
+    job.created_at = Some("2026-11-24T08:00:00.000000Z".into());
+    job.updated_at = Some(format!("2026-11-24T08:{:02}:{:02}.000000Z", updated / 60, updated % 60).into());
+    job
+}
+
+fn failed(id: &str, updated: u32, reason: &str) -> Job {
+    Job { reason: Some(reason.into()), ..job(id, "Failed", updated) }
+}
+
+/// `a: Running → Failed` for every step.
+fn steps(plan: &Plan) -> Vec<String> {
+    plan.difference.transitions().map(|step| format!("{}: {} → {}", step.job.id, step.from, step.to)).collect()
+}
+
+fn told(plan: &Plan) -> Vec<(&str, &str)> {
+    plan.owed.iter().map(|owed| (owed.receiver.as_str(), owed.notification.title.as_str())).collect()
+}
+
+#[test]
+fn a_failure_is_told_once_with_its_reason() {
+    let mut world = World::knowing(TELL_FAILURES, &[job("a", "Running", 10)]);
+    let plan = world.see(&[failed("a", 20, "quota 17 exceeded")]);
+    assert_eq!(steps(&plan), ["a: Running → Failed"]);
+    assert_eq!(told(&plan), [("oncall", "a: quota 17 exceeded")]);
+    let data = plan.owed[0].notification.data();
+    assert_eq!((&data["reason"], &data["reason_class"]), (&"quota 17 exceeded".into(), &"quota <n> exceeded".into()));
+    assert_eq!(data["transition"]["seen_before"], START.to_string());
+    assert_eq!(data["transition"]["seen_at"], START.plus(Duration::from_secs(30)).to_string());
+    let again = world.see(&[failed("a", 20, "quota 17 exceeded")]);
+    assert!(again.difference.changes.is_empty() && again.owed.is_empty());
+}
+
+#[test]
+fn the_first_complete_listing_is_a_baseline_and_tells_nothing() {
+    let mut world = World::new(TELL_FAILURES);
+    assert!(world.see_part(&[failed("a", 1, "x")]).difference.changes.is_empty(), "an incomplete listing is no baseline");
+    let plan = world.see(&[failed("a", 1, "x"), job("b", "Running", 1)]);
+    assert!(plan.difference.baseline && plan.owed.is_empty());
+    assert_eq!((plan.jobs, steps(&plan)), (2, vec![]));
+}
+
+#[test]
+fn a_baseline_tells_what_changed_lately_if_it_is_asked_to() {
+    let mut world = World::new(TELL_FAILURES);
+    world.now = Timestamp::parse("2026-11-24T08:20:00Z").unwrap();
+    world.policy.baseline_within = Some(Duration::from_secs(900));
+    let plan = world.see(&[failed("old", 200, "x"), failed("new", 600, "y")]);
+    assert_eq!(told(&plan), [("oncall", "new: y")]);
+}
+
+#[test]
+fn a_job_first_seen_failed_is_told_and_says_what_was_passed_unseen() {
+    let mut world = World::knowing(TELL_FAILURES, &[]);
+    let plan = world.see(&[failed("a", 5, "no vpc")]);
+    assert_eq!(steps(&plan), ["a: unseen → Failed"]);
+    let step = plan.difference.transitions().next().unwrap();
+    assert_eq!(step.skipped, [Status::Creating, Status::Initializing, Status::Running]);
+    assert_eq!(step.seen_before, None);
+}
+
+#[test]
+fn a_slow_poll_says_which_states_it_missed() {
+    let mut world = World::knowing(TELL_FAILURES, &[job("a", "Creating", 1)]);
+    let plan = world.see(&[failed("a", 9, "x")]);
+    let step = plan.difference.transitions().next().unwrap();
+    assert_eq!(step.skipped, [Status::Initializing, Status::Running]);
+}
+
+#[test]
+fn what_happened_while_nobody_watched_is_told_and_marked_late() {
+    let mut world = World::knowing(TELL_FAILURES, &[job("a", "Running", 1)]);
+    world.now = world.now.plus(Duration::from_secs(3_600));
+    let plan = world.see(&[failed("a", 9, "x"), failed("b", 9, "y")]);
+    assert!(plan.difference.transitions().all(|step| step.late));
+    assert_eq!(plan.owed.len(), 2);
+}
+
+#[test]
+fn an_incomplete_listing_tells_what_it_shows_and_concludes_nothing_from_what_it_does_not() {
+    let mut world = World::knowing(TELL_FAILURES, &[job("a", "Running", 1), job("b", "Running", 1)]);
+    for _ in 0..5 {
+        world.see_part(&[job("a", "Running", 1)]);
+    }
+    assert_eq!(world.memory.snapshot.jobs["b"].missing, 0);
+    assert_eq!(told(&world.see_part(&[failed("a", 2, "x")])), [("oncall", "a: x")]);
+}
+
+#[test]
+fn a_job_is_gone_after_three_complete_listings_and_a_404_and_not_before() {
+    let mut world = World::knowing(TELL_FAILURES, &[job("a", "Running", 1)]);
+    world.see(&[]);
+    world.see_part(&[]);
+    world.see(&[]);
+    let listing = Listing::Complete(Vec::new().into());
+    assert_eq!(to_confirm(&world.memory.snapshot, &listing, &world.policy, 9), [&"a".into()]);
+    world.points.insert("a".into(), Point::Unknown);
+    assert!(steps(&world.see(&[])).is_empty(), "the single-job call did not answer");
+    world.points.insert("a".into(), Point::NotFound);
+    let plan = world.see(&[]);
+    assert_eq!(steps(&plan), ["a: Running → gone"]);
+    assert_eq!(plan.difference.transitions().next().unwrap().seen_before, Some(START));
+    assert!(steps(&world.see(&[])).is_empty(), "gone once");
+    assert!(to_confirm(&world.memory.snapshot, &Listing::Complete(Vec::new().into()), &world.policy, 9).is_empty());
+}
+
+#[test]
+fn a_missing_job_that_the_single_job_call_still_knows_is_not_gone() {
+    let mut world = World::knowing(TELL_FAILURES, &[job("a", "Running", 1)]);
+    world.see(&[]);
+    world.see(&[]);
+    world.points.insert("a".into(), Point::Found(failed("a", 3, "found out")));
+    assert_eq!(told(&world.see(&[])), [("oncall", "a: found out")]);
+    assert_eq!(world.memory.snapshot.jobs["a"].missing, 0);
+}
+
+#[test]
+fn unfinished_jobs_are_confirmed_first_and_no_more_than_asked() {
+    let mut world = World::knowing(
+        TELL_FAILURES,
+        &[job("done", "Success", 1), job("b", "Running", 1), job("a", "Creating", 1), job("c", "Running", 1)],
+    );
+    world.see(&[]);
+    world.see(&[]);
+    let listing = Listing::Complete(Vec::new().into());
+    let due = to_confirm(&world.memory.snapshot, &listing, &world.policy, 3);
+    assert_eq!(due, [&"a".into(), &"b".into(), &"c".into()]);
+}
+
+#[test]
+fn a_row_from_a_lagging_backend_changes_nothing_until_ten_listings_insist() {
+    let mut world = World::knowing(TELL_FAILURES, &[failed("a", 20, "x")]);
+    for _ in 0..9 {
+        assert!(steps(&world.see(&[job("a", "Running", 10)])).is_empty());
+    }
+    assert_eq!(steps(&world.see(&[job("a", "Running", 10)])), ["a: Failed → Running"]);
+    let mut world = World::knowing(TELL_FAILURES, &[failed("a", 20, "x")]);
+    for _ in 0..30 {
+        assert!(steps(&world.see(&[job("a", "Running", 10)])).is_empty());
+        assert!(steps(&world.see(&[failed("a", 20, "x")])).is_empty(), "two backends in turn are no back and forth");
+    }
+}
+
+#[test]
+fn which_row_replaces_which() {
+    let table = [
+        // known, row, transition?
+        (("Running", 10), ("Failed", 20), true),
+        (("Failed", 10), ("Running", 20), true),   // a re-run is real
+        (("Running", 20), ("Failed", 10), true),   // a final fact is believed
+        (("Failed", 20), ("Running", 10), false),  // stale
+        (("Running", 20), ("Creating", 10), false),
+        (("Creating", 10), ("Running", 10), true), // forward, in the same second
+        (("Running", 10), ("Creating", 10), false),
+        (("Success", 10), ("Failed", 10), true),   // of two endings, the failure
+        (("Failed", 10), ("Success", 10), false),
+        (("Running", 10), ("Paused", 10), true),
+        (("Paused", 10), ("Running", 10), true),
+    ];
+    for ((from, then), (to, now), moved) in table {
+        let mut world = World::knowing(TELL_FAILURES, &[job("a", from, then)]);
+        let plan = world.see(&[job("a", to, now)]);
+        assert_eq!(plan.difference.transitions().count() == 1, moved, "{from}@{then} → {to}@{now}");
+    }
+}
+
+#[test]
+fn an_id_that_is_used_again_is_a_new_job() {
+    let mut world = World::knowing(TELL_FAILURES, &[failed("a", 10, "x")]);
+    let mut again = failed("a", 30, "y");
+    again.created_at = Some("2026-11-24T09:00:00Z".into());
+    let plan = world.see(&[again]);
+    assert_eq!(steps(&plan), ["a: unseen → Failed"]);
+    assert_eq!(told(&plan), [("oncall", "a: y")]);
+}
+
+#[test]
+fn a_reason_that_comes_later_is_kept_and_is_no_transition() {
+    let mut world = World::knowing(TELL_FAILURES, &[job("a", "Failed", 10)]);
+    let plan = world.see(&[failed("a", 11, "at last")]);
+    assert_eq!((plan.difference.changes.len(), steps(&plan)), (1, vec![]));
+    assert_eq!(world.memory.snapshot.jobs["a"].job.reason.as_deref(), Some("at last"));
+}
+
+#[test]
+fn the_same_step_has_the_same_ids_wherever_it_is_derived() {
+    let once = || World::knowing(TELL_FAILURES, &[job("a", "Running", 1)]).see(&[failed("a", 2, "x")]);
+    let (one, other) = (once(), once());
+    assert_eq!(one.owed[0].id, other.owed[0].id);
+    assert!(one.owed[0].id.as_str().starts_with("msg_") && !one.owed[0].id.as_str().contains('.'));
+}
+
+#[test]
+fn an_alert_counts_and_remembers_its_beginning() {
+    let mut world = World::knowing(TELL_FAILURES, &[job("a", "Running", 1)]);
+    let first = world.see(&[failed("a", 2, "x")]);
+    world.see(&[job("a", "Running", 3)]);
+    let second = world.see(&[failed("a", 4, "x")]);
+    assert_eq!((first.alerts[0].count, second.alerts[0].count), (1, 2));
+    assert_eq!(second.alerts[0].first_seen, first.alerts[0].first_seen);
+    assert_ne!(first.owed[0].id, second.owed[0].id, "two failures are two messages");
+}
+
+#[test]
+fn blindness_is_told_once_and_so_is_its_end() {
+    let mut world = World::knowing(TELL_FAILURES, &[]);
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        told.extend(world.see_part(&[]).owed.into_iter().map(|owed| owed.notification));
+    }
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].event, told[0].title.as_str()), (Event::AgentBlind, "prod: no complete listing for 5 min"));
+    assert!(told[0].body.contains("HTTP 503"));
+    let restored = world.see(&[]);
+    assert_eq!(restored.owed[0].notification.event, Event::AgentRestored);
+    assert_eq!(restored.owed[0].notification.title, "prod: listings are complete again after 10 min 30 s");
+    assert!(world.see(&[]).owed.is_empty());
+}
+
+#[test]
+fn a_short_fault_is_told_to_nobody() {
+    let mut world = World::knowing(TELL_FAILURES, &[]);
+    assert!(world.see_part(&[]).owed.is_empty());
+    assert!(world.see(&[]).owed.is_empty());
+}
+
+#[test]
+fn every_operator_of_the_rule_language_does_what_it_says() {
+    let mut full = failed("job-1", 10, "Quota 17 exceeded in cn-north-4");
+    full.resource_name = Some("prod-payments".into());
+    full.kind = Some("CreateInstance".into());
+    let cases = [
+        (r#"{ type = "CreateInstance" }"#, true),
+        (r#"{ type = "Create" }"#, false),
+        (r#"{ type = ["DeleteInstance", "CreateInstance"] }"#, true),
+        (r#"{ type = "CreateInstance", resource_name = "other" }"#, false),
+        (r#"{ resource_name = { glob = "prod-*" } }"#, true),
+        (r#"{ resource_name = { glob = "prod" } }"#, false),
+        (r#"{ resource_name = [{ glob = "stage-*" }, { glob = "*-payments" }] }"#, true),
+        (r#"{ reason = { regex = '(?i)quota \d+' } }"#, true),
+        (r#"{ reason = { regex = '^exceeded' } }"#, false),
+        (r#"{ reason = { prefix = "Quota" } }"#, true),
+        (r#"{ reason = { suffix = "north-4" } }"#, true),
+        (r#"{ reason = { contains = "exceeded" } }"#, true),
+        (r#"{ reason_class = "Quota <n> exceeded in cn-north-<n>" }"#, true),
+        (r#"{ source = { not = "stage" } }"#, true),
+        (r#"{ source = { not = ["stage", "prod"] } }"#, false),
+        (r#"{ status = "Failed" }"#, true),
+        (r#"{ instance_id = { exists = true } }"#, false),
+        (r#"{ instance_id = { exists = false } }"#, true),
+        (r#"{ instance_id = { not = "x" } }"#, false), // it cannot be told
+        (r#"{ age = { older_than = "1h" } }"#, true),
+        (r#"{ age = { newer_than = "1h" } }"#, false),
+    ];
+    for (clauses, fires) in cases {
+        for (key, fires) in [("match", fires), ("except", !fires)] {
+            let text = TELL_FAILURES.replace("notify", &format!("{key} = {clauses}\nnotify"));
+            let mut world = World::knowing(&text, &[job("job-1", "Running", 1)]);
+            let plan = world.see(std::slice::from_ref(&full));
+            assert_eq!(!plan.owed.is_empty(), fires, "{key} = {clauses}");
+        }
+    }
+}
+
+#[test]
+fn from_looks_at_the_last_state_that_was_seen() {
+    let text = TELL_FAILURES.replace(r#"to = "Failed""#, r#"from = ["unseen", "Running"], to = "Failed""#);
+    for (from, fires) in [("Running", true), ("Creating", false)] {
+        let mut world = World::knowing(&text, &[job("a", from, 1)]);
+        assert_eq!(!world.see(&[failed("a", 2, "x")]).owed.is_empty(), fires, "from {from}");
+    }
+    assert_eq!(World::knowing(&text, &[]).see(&[failed("a", 2, "x")]).owed.len(), 1, "from unseen");
+}
+
+#[test]
+fn any_status_matches_a_star_even_one_that_no_document_has() {
+    let text = TELL_FAILURES
+        .replace(r#"to = "Failed""#, r#"to = "*""#)
+        .replace("notify", "match = { status = { glob = \"Pau*\" } }\nnotify");
+    let mut world = World::knowing(&text, &[job("a", "Running", 1)]);
+    assert_eq!(told(&world.see(&[job("a", "Paused", 2)])), [("oncall", "a: job Running → Paused")]);
+}
+
+#[test]
+fn what_the_cloud_says_cannot_break_out_of_its_line() {
+    let mut world = World::knowing(TELL_FAILURES, &[job("a", "Running", 1)]);
+    let plan = world.see(&[failed("a", 2, "x\r\nBcc: everybody@example.org\u{1b}[2J")]);
+    assert_eq!(told(&plan)[0].1, "a: x  Bcc: everybody@example.org [2J");
+}
+
+#[test]
+fn a_template_that_fails_at_run_time_gives_way_to_a_text_with_the_reason() {
+    let text = TELL_FAILURES.replace(
+        "notify",
+        "message = { title = \"{{ 1 // (reason|length - 3) }}\", body = \"{{ reason }}!\" }\nnotify",
+    );
+    let mut world = World::knowing(&text, &[job("a", "Running", 1)]);
+    let plan = world.see(&[failed("a", 2, "why")]);
+    assert_eq!(told(&plan), [("oncall", "a: why")]);
+    assert!(plan.faults[0].contains("failed"), "{:?}", plan.faults);
+    assert!(plan.owed[0].notification.body.contains("the built-in text"));
+}
+
+#[test]
+fn a_hundred_thousand_jobs_that_did_not_change_change_nothing() {
+    let jobs: Vec<Job> = (0..100_000).map(|n| job(&format!("{n:06}"), "Success", 1)).collect();
+    let mut world = World::knowing(TELL_FAILURES, &jobs);
+    let mut next = jobs;
+    next[77_777] = failed("077777", 2, "x");
+    let plan = world.see(&next);
+    assert_eq!((plan.difference.changes.len(), told(&plan)), (1, vec![("oncall", "077777: x")]));
+}
+
+/// A world of jobs that move on their own: at each step some job makes some step, and some are listed.
+fn histories() -> impl Strategy<Value = Vec<(u8, u8, bool)>> {
+    proptest::collection::vec((0..6_u8, 0..6_u8, prop::bool::weighted(0.8)), 1..60)
+}
+
+proptest! {
+    /// Whatever happens between polls, and whichever polls are incomplete: each job's transitions link up without a gap,
+    /// end where the job stands in the last complete listing, and every failure that a listing showed is told exactly once.
+    #[test]
+    fn transitions_link_up_and_every_failure_seen_is_told_once(history in histories()) {
+        let words = ["Creating", "Initializing", "Running", "Failed", "Success", "Paused"];
+        let mut world = World::knowing(TELL_FAILURES, &[]);
+        let mut jobs: BTreeMap<String, Job> = BTreeMap::new();
+        let mut last: BTreeMap<String, String> = BTreeMap::new();
+        let mut ids = std::collections::BTreeSet::new();
+        for (n, (which, status, complete)) in history.into_iter().enumerate() {
+            let id = format!("j{which}");
+            let updated = u32::try_from(n).unwrap() + 1;
+            jobs.insert(id.clone(), job(&id, words[usize::from(status)], updated));
+            let listed: Vec<Job> = jobs.values().cloned().collect();
+            let plan = if complete { world.see(&listed) } else { world.see_part(&listed[..listed.len() / 2]) };
+            let mut failures = 0;
+            for step in plan.difference.transitions() {
+                let id = step.job.id.to_string();
+                let from = last.insert(id, step.to.to_string()).unwrap_or_else(|| "unseen".into());
+                prop_assert_eq!(from, step.from.to_string());
+                prop_assert_ne!(step.from.to_string(), step.to.to_string());
+                failures += usize::from(step.to.to_string() == "Failed");
+            }
+            let told: Vec<_> = plan.owed.iter().filter(|owed| owed.receiver.as_str() == "oncall").collect();
+            prop_assert_eq!(told.len(), failures);
+            prop_assert!(told.iter().all(|owed| ids.insert(owed.id.clone())), "an id was used twice");
+            if complete {
+                for job in jobs.values() {
+                    prop_assert_eq!(&last[job.id.as_str()], job.status.as_str());
+                }
+            }
+        }
+    }
+
+    /// A plan that was never committed (a crash) is decided again with the same ids.
+    #[test]
+    fn a_poll_that_was_lost_is_decided_again_with_the_same_ids(status in 0..5_usize, reason in ".{0,40}") {
+        let words = ["Creating", "Initializing", "Running", "Failed", "Success"];
+        let mut row = job("a", words[status], 9);
+        row.reason = Some(reason.into());
+        let decide = || World::knowing(TELL_FAILURES, &[job("a", "Running", 1)]).see(std::slice::from_ref(&row));
+        prop_assert_eq!(decide(), decide());
+    }
+}

@@ -1,0 +1,315 @@
+//! What every engine of the store must do. The engine is made by `open`; the stories know nothing of it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobwatch::model::alert::{Alert, Severity};
+use jobwatch::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Lane, Outcome, Verdict};
+use jobwatch::model::job::{Job, Status};
+use jobwatch::model::memory::{Memory, Sight};
+use jobwatch::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
+use jobwatch::model::snapshot::{Change, Known};
+use jobwatch::model::time::Timestamp;
+use jobwatch::store::{self, Access, Again, Commit, Error, Filter, Record, Store, Trouble};
+
+const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+fn url(directory: &Path) -> String {
+    format!("sqlite:{}", directory.join("deep/state.db").display())
+}
+
+async fn open(directory: &Path) -> Result<Arc<dyn Store>, Error> {
+    store::open(&url(directory), Access::Agent).await
+}
+
+fn prod() -> SourceName {
+    SourceName::from("prod")
+}
+
+fn oncall() -> ReceiverName {
+    ReceiverName::from("oncall")
+}
+
+fn seconds(n: u64) -> Timestamp {
+    START.plus(Duration::from_secs(n))
+}
+
+fn frozen(id: &str, job: &str) -> Frozen {
+    Frozen {
+        id: DeliveryId::from(id),
+        receiver: oncall(),
+        lane: Lane { source: Some(prod()), subject: JobId::from(job) },
+        event: "io.jobwatch.job.failed".into(),
+        title: format!("{job} failed"),
+        created_at: START,
+        payload: format!("{{\"job\":\"{job}\"}}").into_bytes(),
+    }
+}
+
+fn commit(deliveries: Vec<Frozen>) -> Commit {
+    let (source, at) = (prod(), START);
+    Commit { source, at, complete: true, changes: vec![], alerts: vec![], sight: Sight::default(), deliveries }
+}
+
+fn record(claimed: Claimed, outcome: Outcome, verdict: Verdict) -> Record {
+    let attempt = Attempt { at: START, took: Duration::from_millis(3), outcome, progress: vec!["a@example.org".into()] };
+    Record { claimed, attempt, verdict, trouble: Trouble::default(), deliveries: vec![] }
+}
+
+fn accepted() -> Outcome {
+    Outcome::Accepted { note: "HTTP 204".into() }
+}
+
+fn ids(claims: &[Claimed]) -> Vec<&str> {
+    claims.iter().map(|claim| claim.frozen.id.as_str()).collect()
+}
+
+async fn claim(store: &dyn Store, at: u64, limit: usize) -> Vec<Claimed> {
+    store.claim(&oncall(), seconds(at), seconds(at + 60), limit).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_a_poll_decided_is_there_after_a_restart_to_the_last_field() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut job = Job::bare("a", Status::read("Paused"));
+    job.reason = Some("夜间 \"quota\" 17".into());
+    job.updated_at = Some("2021-05-12T03:50:43.315473Z".into());
+    let known = Known { job, seq: 3, status_since: seconds(1), seen_at: seconds(2), missing: 1, stale: 2, gone: false };
+    let alert = Alert {
+        id: "alr_1".into(),
+        rule: "create-failed".into(),
+        source: prod(),
+        severity: Severity::Critical,
+        count: 2,
+        first_seen: seconds(0),
+        last_seen: seconds(9),
+    };
+    let sight = Sight { blind_since: Some(seconds(4)), told: true };
+    {
+        let store = open(directory.path()).await.unwrap();
+        let changes = vec![Change { known: known.clone(), transition: None }];
+        let all = Commit { changes, alerts: vec![alert.clone()], sight, ..commit(vec![frozen("msg_1", "a")]) };
+        assert_eq!(store.commit(all).await.unwrap(), 1);
+    }
+    let store = reopened(directory.path()).await;
+    let memory = store.load(&prod()).await.unwrap();
+    let mut expected = Memory { sight, ..Memory::default() };
+    expected.snapshot.complete_at = Some(START);
+    expected.snapshot.jobs.insert(known.job.id.clone(), known);
+    expected.alerts.insert(alert.id.clone(), alert);
+    assert_eq!(memory, expected);
+    assert_eq!(claim(&*store, 0, 9).await[0].frozen, frozen("msg_1", "a"));
+    assert_eq!(store.load(&SourceName::from("other")).await.unwrap(), Memory::default());
+}
+
+/// A store gives its lock back soon after it is dropped, not at once.
+async fn reopened(directory: &Path) -> Arc<dyn Store> {
+    loop {
+        match open(directory).await {
+            Ok(store) => return store,
+            Err(Error::InUse(_)) => tokio::task::yield_now().await,
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_decided_twice_is_owed_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    assert_eq!(store.commit(commit(vec![frozen("msg_1", "a")])).await.unwrap(), 1);
+    assert_eq!(store.commit(commit(vec![frozen("msg_1", "a"), frozen("msg_2", "b")])).await.unwrap(), 1);
+    assert_eq!(ids(&claim(&*store, 0, 9).await), ["msg_1", "msg_2"]);
+}
+
+#[tokio::test]
+async fn a_lane_is_served_in_order_and_lanes_do_not_wait_for_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let owed = vec![frozen("msg_1", "a"), frozen("msg_2", "a"), frozen("msg_3", "b")];
+    store.commit(commit(owed)).await.unwrap();
+    let mut claims = claim(&*store, 0, 9).await;
+    assert_eq!(ids(&claims), ["msg_1", "msg_3"], "the second of job a waits for the first");
+    assert_eq!(store.next_due(&oncall()).await.unwrap(), Some(seconds(60)), "nothing but the lapse of the claims");
+    let later = Verdict::RetryAt(seconds(30));
+    let why = Outcome::Unreachable { why: "503".into(), retry_after: None };
+    assert!(store.record(record(claims.remove(0), why, later)).await.unwrap());
+    assert!(claim(&*store, 29, 9).await.is_empty(), "neither the first, which is not due, nor the second, which waits");
+    assert_eq!(store.next_due(&oncall()).await.unwrap(), Some(seconds(30)));
+    let first = claim(&*store, 30, 9).await;
+    assert_eq!(ids(&first), ["msg_1"]);
+    assert_eq!(first[0].progress, ["a@example.org"], "what was achieved is handed back");
+    assert!(store.record(record(first[0].clone(), accepted(), Verdict::Delivered)).await.unwrap());
+    assert_eq!(ids(&claim(&*store, 30, 9).await), ["msg_2"]);
+}
+
+#[tokio::test]
+async fn a_claim_that_lapsed_is_taken_by_the_next_and_its_record_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    store.commit(commit(vec![frozen("msg_1", "a")])).await.unwrap();
+    let slow = claim(&*store, 0, 1).await.remove(0);
+    assert!(claim(&*store, 59, 1).await.is_empty());
+    let quick = claim(&*store, 60, 1).await.remove(0);
+    assert!(!store.record(record(slow, accepted(), Verdict::Delivered)).await.unwrap());
+    assert!(store.record(record(quick, accepted(), Verdict::Delivered)).await.unwrap());
+    let dossier = store.dossier(&DeliveryId::from("msg_1")).await.unwrap().unwrap();
+    assert_eq!((dossier.delivery.state, dossier.attempts.len()), (DeliveryState::Delivered, 1));
+}
+
+#[tokio::test]
+async fn a_claim_that_is_given_back_is_due_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    store.commit(commit(vec![frozen("msg_1", "a")])).await.unwrap();
+    store.release(claim(&*store, 0, 1).await).await.unwrap();
+    let again = claim(&*store, 0, 1).await;
+    assert_eq!((ids(&again), again[0].tries), (vec!["msg_1"], 0));
+}
+
+#[tokio::test]
+async fn a_dead_delivery_is_kept_shown_and_replayed_under_its_id_with_a_fresh_budget() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    store.commit(commit(vec![frozen("msg_1", "a"), frozen("msg_2", "a")])).await.unwrap();
+    let refused = Outcome::Refused { why: "HTTP 400".into() };
+    let first = claim(&*store, 0, 1).await.remove(0);
+    store.record(record(first, refused, Verdict::Dead)).await.unwrap();
+    assert_eq!(ids(&claim(&*store, 0, 1).await), ["msg_2"], "a dead one holds nobody up");
+    let dead = Filter { state: Some(DeliveryState::Dead), limit: 10, ..Filter::default() };
+    let found = store.deliveries(dead.clone()).await.unwrap();
+    assert_eq!((found.len(), found[0].id.as_str(), found[0].note.as_str()), (1, "msg_1", "HTTP 400"));
+    assert_eq!(store.again(Again::Dead, seconds(500)).await.unwrap(), [DeliveryId::from("msg_1")]);
+    let again = claim(&*store, 500, 1).await.remove(0);
+    assert_eq!((again.frozen.id.as_str(), again.tries, again.refused_since), ("msg_1", 0, None));
+    assert_eq!(again.budget_from, seconds(500));
+    assert!(store.deliveries(dead).await.unwrap().is_empty());
+    assert!(store.again(Again::These(vec!["msg_9".into()]), START).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_the_operator_was_told_of_a_receiver_is_remembered_until_it_takes_something() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    store.commit(commit(vec![frozen("msg_1", "a"), frozen("msg_2", "b")])).await.unwrap();
+    let mut claims = claim(&*store, 0, 2).await;
+    let told = Trouble { refused: true, dead: false };
+    let refused = Outcome::Refused { why: "HTTP 403".into() };
+    let notice = Frozen { receiver: "mail".into(), ..frozen("msg_3", "receiver/oncall") };
+    let first = record(claims.remove(0), refused, Verdict::RetryAt(seconds(300)));
+    store.record(Record { trouble: told, deliveries: vec![notice], ..first }).await.unwrap();
+    assert_eq!(store.trouble(&oncall()).await.unwrap(), told);
+    assert_eq!(store.waiting().await.unwrap(), [("mail".into(), 1), (oncall(), 2)]);
+    store.record(record(claims.remove(0), accepted(), Verdict::Delivered)).await.unwrap();
+    assert_eq!(store.trouble(&oncall()).await.unwrap(), Trouble::default());
+}
+
+#[tokio::test]
+async fn a_second_agent_is_refused_and_told_who_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = open(directory.path()).await.unwrap();
+    let error = open(directory.path()).await.unwrap_err();
+    let Error::InUse(text) = error else { panic!("{error:?}") };
+    assert!(text.contains(&std::process::id().to_string()) && text.contains("state.db"), "{text}");
+}
+
+#[tokio::test]
+async fn a_visitor_makes_no_state_and_sees_what_the_agent_wrote() {
+    let directory = tempfile::tempdir().unwrap();
+    let visit = || store::open(&url(directory.path()).leak()[..], Access::Visitor);
+    assert!(matches!(visit().await, Err(Error::Missing(_))));
+    assert!(!directory.path().join("deep").exists());
+    let agent = open(directory.path()).await.unwrap();
+    agent.commit(commit(vec![frozen("msg_1", "a")])).await.unwrap();
+    let visitor = visit().await.unwrap();
+    assert_eq!(visitor.deliveries(Filter { limit: 9, ..Filter::default() }).await.unwrap().len(), 1);
+}
+
+/// Engine of one file: what a damaged, foreign or newer one looks like.
+mod sqlite {
+    use super::{Access, Error, open, store, url};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::{Path, PathBuf};
+
+    async fn made(directory: &Path) -> PathBuf {
+        drop(super::reopened(directory).await);
+        drop(super::reopened(directory).await);
+        directory.join("deep/state.db")
+    }
+
+    /// Opening is refused as unusable, and not a byte is changed.
+    async fn refused(directory: &Path, path: &Path) -> String {
+        let before = fs::read(path).unwrap();
+        let error = loop {
+            match open(directory).await {
+                Err(Error::InUse(_)) => tokio::task::yield_now().await,
+                Err(error) => break error,
+                Ok(_) => panic!("it was opened"),
+            }
+        };
+        let Error::Unusable(text) = error else { panic!("{error:?}") };
+        assert_eq!(fs::read(path).unwrap(), before, "it was left as it is");
+        text
+    }
+
+    #[tokio::test]
+    async fn a_state_that_is_no_database_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("deep")).unwrap();
+        let path = directory.path().join("deep/state.db");
+        fs::write(&path, "this is a shopping list, long enough to be looked at as a header\n".repeat(9)).unwrap();
+        assert!(refused(directory.path(), &path).await.contains("damaged"));
+    }
+
+    #[tokio::test]
+    async fn a_database_of_another_program_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("deep")).unwrap();
+        let path = directory.path().join("deep/state.db");
+        rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
+        assert!(refused(directory.path(), &path).await.contains("another program"));
+    }
+
+    #[tokio::test]
+    async fn a_state_of_a_newer_version_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = made(directory.path()).await;
+        {
+            let connection = rusqlite::Connection::open(&path).unwrap();
+            connection.pragma_update(None, "user_version", 99).unwrap();
+        }
+        assert!(refused(directory.path(), &path).await.contains("newer"));
+    }
+
+    #[tokio::test]
+    async fn a_state_with_a_torn_page_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = made(directory.path()).await;
+        {
+            let connection = rusqlite::Connection::open(&path).unwrap();
+            connection.pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |_| Ok(())).unwrap();
+        }
+        let mut bytes = fs::read(&path).unwrap();
+        let page = 4096;
+        bytes[page * 3..page * 4].fill(0xa5);
+        fs::write(&path, bytes).unwrap();
+        assert!(refused(directory.path(), &path).await.contains("damaged"));
+    }
+
+    #[tokio::test]
+    async fn the_state_is_readable_by_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = made(directory.path()).await;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_does_not_exist_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let other = url(directory.path()).replace("sqlite:", "mysql:");
+        assert!(matches!(store::open(&other, Access::Agent).await, Err(Error::Unusable(_))));
+    }
+}
