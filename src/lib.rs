@@ -27,5 +27,6 @@ pub mod ops;
 pub mod plan;
 pub mod retry;
 pub mod rules;
+pub mod simulator;
 pub mod source;
 pub mod store;

@@ -2,13 +2,13 @@
 
 mod check;
 mod deliveries;
-//mod demo;
+mod demo;
 mod diff;
 mod init;
 mod poll;
 mod run;
 mod show;
-//mod simulate;
+mod simulate;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -82,8 +82,8 @@ enum Format {
 enum Command {
     /// The service: poll, plan, deliver, until SIGTERM or SIGINT; SIGHUP reads the rules anew.
     Run,
-    //S/// The main job in one minute with nothing configured.
-    //Demo(demo::Demo),
+    /// The main job in one minute with nothing configured.
+    Demo(demo::Demo),
     /// Write a commented starter configuration and rules.
     Init(init::Init),
     /// Read configuration and rules, without the network, and say everything that is wrong.
@@ -95,8 +95,8 @@ enum Command {
     /// What was sent to whom, what is stuck, and sending it again.
     #[command(subcommand)]
     Deliveries(deliveries::Deliveries),
-    //S/// The SWR simulator alone, for trying rules against it.
-    //Simulate(simulate::Simulate),
+    /// The SWR simulator alone, for trying rules against it.
+    Simulate(simulate::Simulate),
 }
 
 /// How a command ends.
@@ -148,13 +148,13 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     match command {
         Command::Run => runtime.block_on(run::run(global)),
-        //Command::Demo(demo) => runtime.block_on(demo.run()),
+        Command::Demo(demo) => runtime.block_on(demo.run()),
         Command::Init(init) => init.run(),
         Command::Check(check) => check.run(global),
         Command::Poll(poll) => runtime.block_on(poll.run(global)),
         Command::Diff(diff) => diff.run(global),
         Command::Deliveries(deliveries) => runtime.block_on(deliveries.run(global)),
-        //Command::Simulate(simulate) => runtime.block_on(simulate.run()),
+        Command::Simulate(simulate) => runtime.block_on(simulate.run()),
     }
 }
 

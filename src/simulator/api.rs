@@ -1,0 +1,250 @@
+//! The SWR API as its specification describes it: `GET /v2/{project_id}/jobs`, one job, and deleting one.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::fault::Fault;
+use super::scenario::Scenario;
+use crate::model::job::{Job, Status};
+use crate::model::time::Timestamp;
+
+/// The API's largest page.
+const LIMIT_MAX: usize = 100;
+
+/// The API. Clones share it.
+#[derive(Clone)]
+pub struct Swr(Arc<Shared>);
+
+struct Shared {
+    scenario: Scenario,
+    now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    start: Timestamp,
+    requests: AtomicU64,
+    hand: Mutex<Hand>,
+}
+
+/// What is set by hand, over the scenario.
+#[derive(Default)]
+struct Hand {
+    jobs: Option<Vec<Job>>,
+    fault: Option<Fault>,
+    deleted: BTreeSet<String>,
+}
+
+impl fmt::Debug for Swr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Swr").field("requests", &self.requests()).finish_non_exhaustive()
+    }
+}
+
+impl Swr {
+    /// The story begins now.
+    pub fn new(scenario: Scenario, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        let start = now();
+        let (requests, hand) = (AtomicU64::new(0), Mutex::default());
+        Self(Arc::new(Shared { scenario, now: Box::new(now), start, requests, hand }))
+    }
+
+    /// The routes.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/v2/{project}/jobs", get(list))
+            .route("/v2/{project}/jobs/{id}", get(show).delete(delete))
+            .fallback(|| async { error(StatusCode::NOT_FOUND, "APIGW.0101", "The API does not exist") })
+            .with_state(self.clone())
+    }
+
+    /// Exactly these jobs exist from now on, in this order.
+    pub fn set_jobs(&self, jobs: Vec<Job>) {
+        self.hand().jobs = Some(jobs);
+    }
+
+    /// Every answer goes wrong like this from now on; `None` ends it.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        self.hand().fault = fault;
+    }
+
+    /// How many requests were answered.
+    pub fn requests(&self) -> u64 {
+        self.0.requests.load(Ordering::SeqCst)
+    }
+
+    fn hand(&self) -> MutexGuard<'_, Hand> {
+        self.0.hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn elapsed(&self) -> Duration {
+        (self.0.now)().since(self.0.start)
+    }
+
+    fn jobs(&self) -> Vec<Job> {
+        let hand = self.hand();
+        let mut jobs =
+            hand.jobs.clone().unwrap_or_else(|| self.0.scenario.jobs_at(self.elapsed(), self.0.start));
+        jobs.retain(|job| !hand.deleted.contains(job.id.as_str()));
+        jobs
+    }
+
+    /// Authorisation, and what goes wrong today. `Err` is the answer.
+    async fn admit(&self, project: &str, headers: &HeaderMap) -> Result<Option<Fault>, Response> {
+        self.0.requests.fetch_add(1, Ordering::SeqCst);
+        let fault = self.hand().fault.or_else(|| self.0.scenario.fault_at(self.elapsed()));
+        if fault == Some(Fault::Hang) {
+            std::future::pending::<()>().await;
+        }
+        let token = headers.get("x-auth-token").and_then(|value| value.to_str().ok());
+        if token != Some(self.0.scenario.token()) || fault == Some(Fault::Unauthorized) {
+            let text = "Incorrect IAM authentication information: decrypt token fail";
+            return Err(gateway(StatusCode::UNAUTHORIZED, "APIGW.0301", text));
+        }
+        if project != self.0.scenario.project_id() || fault == Some(Fault::Forbidden) {
+            return Err(forbidden());
+        }
+        fault.and_then(wrong).map_or(Ok(fault), Err)
+    }
+}
+
+async fn list(
+    State(swr): State<Swr>,
+    Path(project): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    let fault = match swr.admit(&project, &headers).await {
+        Ok(fault) => fault,
+        Err(answer) => return answer,
+    };
+    let (offset, limit) = match (number(&query, "offset"), number(&query, "limit")) {
+        (Ok(None), Ok(None)) => (0, LIMIT_MAX),
+        (Ok(Some(offset)), Ok(Some(limit))) if (1..=LIMIT_MAX).contains(&limit) => (offset, limit),
+        _ => return error(StatusCode::BAD_REQUEST, "SVCSTG.SWR.4000013", "Invalid offset or limit: they must be used together, limit from 1 to 100"),
+    };
+    let mut jobs = swr.jobs();
+    if let Some(word) = query.get("status") {
+        if !Status::KNOWN.iter().any(|status| status.as_str() == word) {
+            return error(StatusCode::BAD_REQUEST, "SVCSTG.SWR.4000014", "Invalid status");
+        }
+        jobs.retain(|job| job.status.as_str() == word);
+    }
+    if fault == Some(Fault::Disagreeing) {
+        return answer(StatusCode::OK, &json!({ "total": jobs.len() + 7, "jobs": [] }));
+    }
+    if fault == Some(Fault::Shifting) {
+        let serial = swr.requests();
+        jobs.insert(0, Job::bare(format!("shift-{serial}"), Status::Creating));
+        jobs.extend((0..serial % 3).map(|n| Job::bare(format!("tail-{n}"), Status::Creating)));
+    }
+    let (total, limit) = (jobs.len(), limit.min(swr.0.scenario.page_max()));
+    let page: Vec<Job> = jobs.into_iter().skip(offset).take(limit).collect();
+    answer(StatusCode::OK, &json!({ "total": total, "jobs": page }))
+}
+
+async fn show(State(swr): State<Swr>, Path((project, id)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    if let Err(answer) = swr.admit(&project, &headers).await {
+        return answer;
+    }
+    match swr.jobs().into_iter().find(|job| job.id.as_str() == id) {
+        Some(job) => answer(StatusCode::OK, &json!(job)),
+        None => not_found(),
+    }
+}
+
+async fn delete(State(swr): State<Swr>, Path((project, id)): Path<(String, String)>, headers: HeaderMap) -> Response {
+    if let Err(answer) = swr.admit(&project, &headers).await {
+        return answer;
+    }
+    if !swr.jobs().iter().any(|job| job.id.as_str() == id) {
+        return not_found();
+    }
+    swr.hand().deleted.insert(id);
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// A number in the query: absent, or present and whole.
+fn number(query: &HashMap<String, String>, name: &str) -> Result<Option<usize>, ()> {
+    query.get(name).map(|text| text.parse().map_err(|_| ())).transpose()
+}
+
+/// The answer for a fault that leaves nothing of the request.
+fn wrong(fault: Fault) -> Option<Response> {
+    let html = |status: StatusCode, text: &'static str| {
+        Some((status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response())
+    };
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    match fault {
+        Fault::ServerError => Some(error(StatusCode::INTERNAL_SERVER_ERROR, "SVCSTG.SWR.5000001", "Internal error")),
+        Fault::BadRequest => Some(error(StatusCode::BAD_REQUEST, "SVCSTG.SWR.4000016", "Request error")),
+        Fault::Throttled => {
+            let text = "The throttling threshold has been reached: policy user over ratelimit,limit:200,time:5 minute";
+            let mut answer = gateway(StatusCode::TOO_MANY_REQUESTS, "APIGW.0308", text);
+            answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("2"));
+            Some(answer)
+        }
+        Fault::Html => html(StatusCode::OK, "<!doctype html><title>Sign in</title><form>password</form>"),
+        Fault::BadGateway => html(StatusCode::BAD_GATEWAY, "<html><h1>502 Bad Gateway</h1></html>"),
+        Fault::Truncated => {
+            // The head promises more than the body holds: the connection breaks in the middle.
+            let half = std::iter::once(Ok(Bytes::from_static(b"{\"total\": 1, \"jobs\": [ {\"id\": \"a\", ")));
+            let broken = std::iter::once(Err(std::io::Error::other("cut off")));
+            Some((json, Body::from_stream(Chunks(half.chain(broken)))).into_response())
+        }
+        Fault::Empty => Some((json, Body::empty()).into_response()),
+        Fault::NotJson => Some((json, "{\"total\": 1, \"jobs\": [{\"id\": \"a\"").into_response()),
+        Fault::Redirect => Some((StatusCode::FOUND, [(header::LOCATION, "/elsewhere")]).into_response()),
+        Fault::Unauthorized | Fault::Forbidden | Fault::Shifting | Fault::Disagreeing | Fault::Hang => None,
+    }
+}
+
+/// An iterator of chunks as a stream that is always ready.
+struct Chunks<I>(I);
+
+impl<I: Iterator + Unpin> futures_core::Stream for Chunks<I> {
+    type Item = I::Item;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<I::Item>> {
+        std::task::Poll::Ready(self.0.next())
+    }
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (REQUEST_ID, "8f3c1d5e7a9b4c6d")];
+    (status, headers, body.to_string()).into_response()
+}
+
+const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
+
+/// An error as SWR documents it.
+fn error(status: StatusCode, code: &str, text: &str) -> Response {
+    answer(status, &json!({ "error_code": code, "error_msg": text }))
+}
+
+/// An error as the API gateway in front of it sends them.
+fn gateway(status: StatusCode, code: &str, text: &str) -> Response {
+    answer(status, &json!({ "error_code": code, "error_msg": text, "request_id": "8f3c1d5e7a9b4c6d" }))
+}
+
+fn forbidden() -> Response {
+    let body = json!({
+        "error_code": "SVCSTG.SWR.4030170", "error_msg": "Insufficient permissions",
+        "encoded_authorization_message": "YXAtc291dGhlYXN0LTM6ZW5jb2RlZA",
+    });
+    answer(StatusCode::FORBIDDEN, &body)
+}
+
+fn not_found() -> Response {
+    error(StatusCode::NOT_FOUND, "SVCSTG.SWR.4040004", "Resource not found")
+}
