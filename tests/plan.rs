@@ -74,12 +74,8 @@ impl World {
 
     /// Decides a poll, remembers what it says as a store would, and lets half a minute pass.
     fn poll(&mut self, listing: Listing) -> Plan {
-        let source = Arc::new(SourceFacts {
-            name: "prod".into(),
-            kind: "swr".into(),
-            region: None,
-            project_id: "p".into(),
-        });
+        let source =
+            Arc::new(SourceFacts { name: "prod".into(), kind: "swr".into(), region: None, project_id: "p".into() });
         let points = std::mem::take(&mut self.points);
         let (before, rules, policy, watch, now) = (&self.memory, &self.rules, &self.policy, &self.watch, self.now);
         let plan = plan(Input { source: &source, before, listing, points, rules, policy, watch, now });
@@ -133,7 +129,10 @@ fn a_failure_is_told_once_with_its_reason() {
 #[test]
 fn the_first_complete_listing_is_a_baseline_and_tells_nothing() {
     let mut world = World::new(TELL_FAILURES);
-    assert!(world.see_part(&[failed("a", 1, "x")]).difference.changes.is_empty(), "an incomplete listing is no baseline");
+    assert!(
+        world.see_part(&[failed("a", 1, "x")]).difference.changes.is_empty(),
+        "an incomplete listing is no baseline"
+    );
     let plan = world.see(&[failed("a", 1, "x"), job("b", "Running", 1)]);
     assert!(plan.difference.baseline && plan.owed.is_empty());
     assert_eq!((plan.jobs, steps(&plan)), (2, vec![]));
@@ -245,13 +244,13 @@ fn which_row_replaces_which() {
     let table = [
         // known, row, transition?
         (("Running", 10), ("Failed", 20), true),
-        (("Failed", 10), ("Running", 20), true),   // a re-run is real
-        (("Running", 20), ("Failed", 10), true),   // a final fact is believed
-        (("Failed", 20), ("Running", 10), false),  // stale
+        (("Failed", 10), ("Running", 20), true),  // a re-run is real
+        (("Running", 20), ("Failed", 10), true),  // a final fact is believed
+        (("Failed", 20), ("Running", 10), false), // stale
         (("Running", 20), ("Creating", 10), false),
         (("Creating", 10), ("Running", 10), true), // forward, in the same second
         (("Running", 10), ("Creating", 10), false),
-        (("Success", 10), ("Failed", 10), true),   // of two endings, the failure
+        (("Success", 10), ("Failed", 10), true), // of two endings, the failure
         (("Failed", 10), ("Success", 10), false),
         (("Running", 10), ("Paused", 10), true),
         (("Paused", 10), ("Running", 10), true),

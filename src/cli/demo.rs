@@ -153,7 +153,12 @@ async fn forward_mails(mailbox: Mailbox, tell: UnboundedSender<News>, shutdown: 
 }
 
 /// The demo's configuration is a file like any other, and is read like any other.
-fn write_files(directory: &Path, addresses: &Addresses, project: &str, token: &str) -> anyhow::Result<std::path::PathBuf> {
+fn write_files(
+    directory: &Path,
+    addresses: &Addresses,
+    project: &str,
+    token: &str,
+) -> anyhow::Result<std::path::PathBuf> {
     let Addresses { cloud, web, mail } = addresses;
     let config = format!(
         r#"[agent]
@@ -218,8 +223,14 @@ struct Printer {
 impl Printer {
     fn intro(&mut self, addresses: &Addresses, story: Duration) -> std::io::Result<()> {
         let out = &mut self.out;
-        writeln!(out, "{BOLD}jobwatch demo{PLAIN}: three registry instances are ordered; the cloud accepts each order at once.")?;
-        writeln!(out, "One creation will fail minutes later (here: seconds), and the cloud tells nobody. jobwatch looks every second.\n")?;
+        writeln!(
+            out,
+            "{BOLD}jobwatch demo{PLAIN}: three registry instances are ordered; the cloud accepts each order at once."
+        )?;
+        writeln!(
+            out,
+            "One creation will fail minutes later (here: seconds), and the cloud tells nobody. jobwatch looks every second.\n"
+        )?;
         writeln!(out, "{DIM}  simulated SWR API   http://{}", addresses.cloud)?;
         writeln!(out, "  receiver oncall     webhook to http://{}", addresses.web)?;
         writeln!(out, "  receiver ops-mail   e-mail through smtp://{}", addresses.mail)?;
@@ -235,7 +246,13 @@ impl Printer {
             self.out.flush()?;
             let Tally { ended, failed, webhooks, mails, delivered, .. } = self.seen;
             let arrived = webhooks + mails;
-            if ended >= 3 && failed > 0 && self.seen.webhook_told && self.seen.mail_told && mails >= 3 && delivered >= arrived {
+            if ended >= 3
+                && failed > 0
+                && self.seen.webhook_told
+                && self.seen.mail_told
+                && mails >= 3
+                && delivered >= arrived
+            {
                 break;
             }
         }
@@ -249,7 +266,10 @@ impl Printer {
             News::Polled => self.seen.polls += 1,
             News::Delivered => self.seen.delivered += 1,
             News::Baseline(jobs) => {
-                writeln!(self.out, "{at}  {DIM}baseline: {jobs} job was there before; it is known now and no news{PLAIN}")?;
+                writeln!(
+                    self.out,
+                    "{at}  {DIM}baseline: {jobs} job was there before; it is known now and no news{PLAIN}"
+                )?;
             }
             News::Step(step) => self.step(&at, &step)?,
             News::Webhook(received) => self.webhook(&received)?,
@@ -327,10 +347,16 @@ impl Printer {
         let took = self.watch.elapsed().as_secs();
         let told = webhook_told && mail_told;
         let out = &mut self.out;
-        writeln!(out, "\n{BOLD}{steps} transitions seen in {polls} polls, {webhooks} webhook and {mails} e-mails delivered, {took} seconds.{PLAIN}")?;
+        writeln!(
+            out,
+            "\n{BOLD}{steps} transitions seen in {polls} polls, {webhooks} webhook and {mails} e-mails delivered, {took} seconds.{PLAIN}"
+        )?;
         if told {
             writeln!(out, "The failed creation reached on-call by both ways, with its reason.\n")?;
-            writeln!(out, "Next: `jobwatch init` writes a configuration to fill in; `jobwatch check` says what is wrong with it.")?;
+            writeln!(
+                out,
+                "Next: `jobwatch init` writes a configuration to fill in; `jobwatch check` says what is wrong with it."
+            )?;
         } else {
             writeln!(out, "The failed creation did not reach both receivers: this is a fault, please report it.")?;
         }

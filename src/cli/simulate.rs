@@ -37,7 +37,10 @@ impl Simulate {
             }
         };
         if !self.listen.ip().is_loopback() {
-            anyhow::bail!("{} is not a loopback address: the simulator is a toy and listens to this machine alone", self.listen.ip());
+            anyhow::bail!(
+                "{} is not a loopback address: the simulator is a toy and listens to this machine alone",
+                self.listen.ip()
+            );
         }
         let listener = TcpListener::bind(self.listen).await.with_context(|| self.listen.to_string())?;
         let (address, clock) = (listener.local_addr()?, Clock::system());
@@ -45,7 +48,11 @@ impl Simulate {
         writeln!(out, "the SWR API answers at http://{address}; a source that watches it:\n")?;
         writeln!(out, "[[source]]\nname = \"simulated\"\nkind = \"swr\"\nendpoint = \"http://{address}\"")?;
         writeln!(out, "project_id = \"{}\"\npoll_every = \"1s\"", scenario.project_id())?;
-        writeln!(out, "credentials = {{ kind = \"token\", token = {{ env = \"TOKEN\" }} }}   # TOKEN={}", scenario.token())?;
+        writeln!(
+            out,
+            "credentials = {{ kind = \"token\", token = {{ env = \"TOKEN\" }} }}   # TOKEN={}",
+            scenario.token()
+        )?;
         writeln!(out, "\nCtrl-C ends it.")?;
         out.flush()?;
         let swr = Swr::new(scenario, move || clock.now());

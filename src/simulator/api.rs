@@ -90,8 +90,7 @@ impl Swr {
 
     fn jobs(&self) -> Vec<Job> {
         let hand = self.hand();
-        let mut jobs =
-            hand.jobs.clone().unwrap_or_else(|| self.0.scenario.jobs_at(self.elapsed(), self.0.start));
+        let mut jobs = hand.jobs.clone().unwrap_or_else(|| self.0.scenario.jobs_at(self.elapsed(), self.0.start));
         jobs.retain(|job| !hand.deleted.contains(job.id.as_str()));
         jobs
     }
@@ -128,7 +127,13 @@ async fn list(
     let (offset, limit) = match (number(&query, "offset"), number(&query, "limit")) {
         (Ok(None), Ok(None)) => (0, LIMIT_MAX),
         (Ok(Some(offset)), Ok(Some(limit))) if (1..=LIMIT_MAX).contains(&limit) => (offset, limit),
-        _ => return error(StatusCode::BAD_REQUEST, "SVCSTG.SWR.4000013", "Invalid offset or limit: they must be used together, limit from 1 to 100"),
+        _ => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                "SVCSTG.SWR.4000013",
+                "Invalid offset or limit: they must be used together, limit from 1 to 100",
+            );
+        }
     };
     let mut jobs = swr.jobs();
     if let Some(word) = query.get("status") {

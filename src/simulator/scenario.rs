@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 use super::fault::Fault;
 use crate::document::{File, Report, Table, Value, parse};
 use crate::model::job::{Job, Status};
-use crate::model::name::derive;
 use crate::model::time::Timestamp;
 
 /// The story that the demo tells.
@@ -156,8 +157,8 @@ fn stamp(at: Timestamp) -> String {
 
 /// A text in the shape of a UUID, the same for the same parts.
 fn uuid(parts: &[&str]) -> String {
-    let seed = derive("", parts);
-    let hex: String = seed.bytes().flat_map(|b| [b & 0xf, b >> 4 & 0x3]).map(|n| format!("{n:x}")).take(32).collect();
+    let hash = Sha256::digest(parts.join("/").as_bytes());
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32])
 }
 

@@ -1,0 +1,223 @@
+//! The letter: what is frozen of an e-mail, and the message it becomes for one recipient.
+
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use lettre::Message;
+use lettre::message::header::{HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart, SinglePart};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
+use serde::{Deserialize, Serialize};
+
+use crate::deliver::tame;
+use crate::model::alert::Severity;
+use crate::model::delivery::{Frozen, Lane, Owed};
+use crate::model::name::{SourceName, derive};
+use crate::model::notification::{JobTopic, Notification, Topic};
+use crate::model::time::span;
+use crate::model::transition::Transition;
+
+/// Subjects are cut here: phones show 30 to 40 characters, lists about 70.
+const SUBJECT_MAX: usize = 150;
+/// A fact is cut here.
+const FACT_MAX: usize = 2_000;
+
+/// Everything of a message that is the same for every recipient and on every attempt.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Letter {
+    /// The same for everything about one job, so that programs which thread by subject do.
+    subject: String,
+    text: String,
+    html: String,
+    /// The left part of the id that all letters about one job refer to.
+    thread: String,
+    /// The domain of the ids.
+    domain: String,
+    /// Seconds since 1970.
+    date: i64,
+    urgent: bool,
+}
+
+impl Letter {
+    pub(super) fn write(owed: &Owed, domain: &str) -> Self {
+        let notification = &owed.notification;
+        let facts = facts(owed);
+        let state = state(notification);
+        Self {
+            subject: tame(&format!("[jobwatch] {}", stem(notification)), SUBJECT_MAX),
+            text: text(notification, &state, &facts),
+            html: html(notification, &state, &facts),
+            thread: thread(&owed.lane),
+            domain: domain.to_owned(),
+            date: notification.time.seconds(),
+            urgent: notification.severity == Severity::Critical,
+        }
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("texts and numbers are always JSON")
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|error| format!("the stored letter cannot be read: {error}"))
+    }
+
+    /// The message for one recipient, byte for byte the same on every attempt.
+    pub(super) fn address(
+        &self,
+        frozen: &Frozen,
+        from: &Mailbox,
+        reply_to: Option<&Mailbox>,
+        to: &Mailbox,
+    ) -> Result<Vec<u8>, String> {
+        let domain = &self.domain;
+        // One id a recipient: a reader of two mailboxes sees both, a mailbox that is sent it twice keeps one.
+        let copy = derive("to", &[&to.email.to_string()]);
+        let root = format!("<{}@{domain}>", self.thread);
+        let date = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(self.date).unwrap_or(0));
+        let mut builder = Message::builder()
+            .from(from.clone())
+            .to(to.clone())
+            .subject(&self.subject)
+            .date(date)
+            .message_id(Some(format!("<{}.{}@{domain}>", frozen.id, &copy[3..11])))
+            .in_reply_to(root.clone())
+            .references(root);
+        if let Some(reply_to) = reply_to {
+            builder = builder.reply_to(reply_to.clone());
+        }
+        let mut headers = vec![
+            ("Auto-Submitted", "auto-generated".to_owned()),
+            ("X-Auto-Response-Suppress", "OOF, AutoReply".to_owned()),
+            ("List-Id", format!("<jobwatch.{domain}>")),
+            ("X-Jobwatch-Delivery", frozen.id.to_string()),
+            ("X-Jobwatch-Event", frozen.event.clone()),
+        ];
+        if self.urgent {
+            headers.push(("Importance", "high".to_owned()));
+            headers.push(("X-Priority", "1".to_owned()));
+        }
+        for (name, value) in headers {
+            builder = builder.raw_header(HeaderValue::new(HeaderName::new_from_ascii_str(name), value));
+        }
+        let parts = MultiPart::alternative()
+            .boundary(frozen.id.as_str())
+            .singlepart(SinglePart::plain(self.text.clone()))
+            .singlepart(SinglePart::html(self.html.clone()));
+        builder.multipart(parts).map(|message| message.formatted()).map_err(|error| error.to_string())
+    }
+}
+
+/// What stays the same in the subject of everything about one job.
+fn stem(notification: &Notification) -> String {
+    match &notification.topic {
+        Topic::Job(topic) => {
+            let job = &topic.transition.job;
+            let kind = job.kind.as_deref().unwrap_or("job");
+            format!("{}: {kind}", job.title())
+        }
+        Topic::Source(_) | Topic::Receiver { .. } => notification.title.clone(),
+    }
+}
+
+fn state(notification: &Notification) -> String {
+    match &notification.topic {
+        Topic::Job(topic) => topic.transition.to.to_string().to_uppercase(),
+        Topic::Source(_) | Topic::Receiver { .. } => notification.severity.as_str().to_uppercase(),
+    }
+}
+
+fn thread(lane: &Lane) -> String {
+    let source = lane.source.as_ref().map_or("", SourceName::as_str);
+    derive("thread", &["jobwatch/thread/v1", source, lane.subject.as_str()])
+}
+
+/// Name and value of everything known, for people who must act.
+fn facts(owed: &Owed) -> Vec<(&'static str, String)> {
+    let mut facts = match &owed.notification.topic {
+        Topic::Job(topic) => job_facts(topic),
+        Topic::Source(source) => {
+            vec![("Source", source.name.to_string()), ("Project", source.project_id.clone())]
+        }
+        Topic::Receiver { name, why, delivery, .. } => {
+            vec![("Receiver", name.to_string()), ("Answer", why.clone()), ("Undelivered", delivery.1.clone())]
+        }
+    };
+    facts.push(("Delivery", owed.id.to_string()));
+    facts.retain(|(_, value)| !value.is_empty());
+    facts.into_iter().map(|(name, value)| (name, tame(&value, FACT_MAX))).collect()
+}
+
+fn job_facts(topic: &JobTopic) -> Vec<(&'static str, String)> {
+    let Transition { job, from, to, seen_before, seen_at, skipped, .. } = &*topic.transition;
+    let text = |field: &Option<Box<str>>| field.as_deref().unwrap_or_default().to_owned();
+    let seen = match seen_before {
+        Some(before) => format!("between {before} and {seen_at} ({})", span(seen_at.since(*before))),
+        None => format!("first at {seen_at}"),
+    };
+    let source = match &topic.source.region {
+        Some(region) => format!("{} ({region}, project {})", topic.source.name, topic.source.project_id),
+        None => format!("{} (project {})", topic.source.name, topic.source.project_id),
+    };
+    let skipped: Vec<&str> = skipped.iter().map(|status| status.as_str()).collect();
+    let labels: Vec<String> = topic.rule.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    vec![
+        ("Reason", text(&job.reason)),
+        ("Name", text(&job.resource_name)),
+        ("Type", text(&job.kind)),
+        ("Transition", format!("{from} → {to}")),
+        ("Not seen", skipped.join(", ")),
+        ("Seen", seen),
+        ("Created", text(&job.created_at)),
+        ("Updated", text(&job.updated_at)),
+        ("Job", job.id.to_string()),
+        ("Instance", text(&job.instance_id)),
+        ("Source", source),
+        ("Rule", format!("{}: {}", topic.rule.id, topic.rule.about)),
+        ("Runbook", topic.rule.runbook.clone().unwrap_or_default()),
+        ("Labels", labels.join(", ")),
+    ]
+}
+
+/// The first line is what a notification on a phone shows.
+fn text(notification: &Notification, state: &str, facts: &[(&'static str, String)]) -> String {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut text = format!("{state}: {}\n\n{}\n\n", notification.title, notification.body);
+    for (name, value) in facts {
+        text += &format!("{name:<width$}  {value}\n");
+    }
+    text
+}
+
+fn html(notification: &Notification, state: &str, facts: &[(&'static str, String)]) -> String {
+    static PAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_auto_escape_callback(|_| AutoEscape::Html);
+        environment
+            .add_template("message.html", include_str!("message.html"))
+            .expect("the template is a constant, and a test renders it");
+        environment
+    });
+    let colour = match notification.severity {
+        Severity::Critical => "#b3261e",
+        Severity::Error => "#c4470e",
+        Severity::Warning => "#8a6100",
+        Severity::Info => "#1d6b3a",
+    };
+    let rows: Vec<_> = facts
+        .iter()
+        .map(|(name, value)| {
+            let link = *name == "Runbook" && (value.starts_with("https://") || value.starts_with("http://"));
+            context! { name => *name, value => value.as_str(), link => link }
+        })
+        .collect();
+    let page = PAGE.get_template("message.html").and_then(|page| {
+        page.render(context! {
+            state => state, colour => colour, severity => notification.severity.as_str(),
+            title => notification.title.as_str(), body => notification.body.as_str(),
+            reason => notification.reason().unwrap_or_default(), facts => minijinja::Value::from_iter(rows),
+        })
+    });
+    page.expect("the template uses only what it is given, and a test renders it")
+}
