@@ -1,5 +1,7 @@
 //! What every engine of the store must do. The engine is made by `open`; the stories know nothing of it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should fail loudly")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -199,10 +201,9 @@ fn wrong(fault: Fault) -> Option<Response> {
         Fault::Html => html(StatusCode::OK, "<!doctype html><title>Sign in</title><form>password</form>"),
         Fault::BadGateway => html(StatusCode::BAD_GATEWAY, "<html><h1>502 Bad Gateway</h1></html>"),
         Fault::Truncated => {
-            // The head promises more than the body holds: the connection breaks in the middle.
-            let half = std::iter::once(Ok(Bytes::from_static(b"{\"total\": 1, \"jobs\": [ {\"id\": \"a\", ")));
-            let broken = std::iter::once(Err(std::io::Error::other("cut off")));
-            Some((json, Body::from_stream(Chunks(half.chain(broken)))).into_response())
+            // Half a body goes out, and then the connection breaks.
+            let half = Bytes::from_static(b"{\"total\": 1, \"jobs\": [ {\"id\": \"a\", ");
+            Some((json, Body::from_stream(Broken { half: Some(half), flushed: false })).into_response())
         }
         Fault::Empty => Some((json, Body::empty()).into_response()),
         Fault::NotJson => Some((json, "{\"total\": 1, \"jobs\": [{\"id\": \"a\"").into_response()),
@@ -211,17 +212,25 @@ fn wrong(fault: Fault) -> Option<Response> {
     }
 }
 
-/// An iterator of chunks as a stream that is always ready.
-struct Chunks<I>(I);
+/// A body that breaks off.
+struct Broken {
+    half: Option<Bytes>,
+    flushed: bool,
+}
 
-impl<I: Iterator + Unpin> futures_core::Stream for Chunks<I> {
-    type Item = I::Item;
+impl futures_core::Stream for Broken {
+    type Item = std::io::Result<Bytes>;
 
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<I::Item>> {
-        std::task::Poll::Ready(self.0.next())
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(half) = self.half.take() {
+            return Poll::Ready(Some(Ok(half)));
+        }
+        if !std::mem::replace(&mut self.flushed, true) {
+            // A body that has nothing for the moment makes the server send what it has.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Err(std::io::Error::other("cut off"))))
     }
 }
 

@@ -87,11 +87,28 @@ impl Inbox {
         self.state().received.iter().cloned().collect()
     }
 
+    /// Waits until so many requests came in all, also those that were taken away since.
+    pub async fn reached(&self, count: usize) {
+        let mut seen = self.0.count.subscribe();
+        // The sender lives as long as this inbox.
+        drop(seen.wait_for(|seen| *seen >= count).await);
+    }
+
+    /// How many requests came in all.
+    pub fn count(&self) -> usize {
+        *self.0.count.borrow()
+    }
+
+    /// Takes away what was received so far, oldest first.
+    pub fn take(&self) -> Vec<Received> {
+        let mut state = self.state();
+        state.dropped += state.received.len();
+        state.received.drain(..).collect()
+    }
+
     /// Waits for the n-th request, counted from 0.
     pub async fn next(&self, n: usize) -> Received {
-        let mut count = self.0.count.subscribe();
-        // The sender lives as long as this inbox.
-        drop(count.wait_for(|count| *count > n).await);
+        self.reached(n + 1).await;
         let state = self.state();
         state.received[n.saturating_sub(state.dropped)].clone()
     }

@@ -72,7 +72,7 @@ impl Letter {
     ) -> Result<Vec<u8>, String> {
         let domain = &self.domain;
         // One id a recipient: a reader of two mailboxes sees both, a mailbox that is sent it twice keeps one.
-        let copy = derive("to", &[&to.email.to_string()]);
+        let copy = derive("to", &[to.email.as_ref()]);
         let root = format!("<{}@{domain}>", self.thread);
         let date = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(self.date).unwrap_or(0));
         let mut builder = Message::builder()

@@ -248,7 +248,7 @@ impl Email {
                 let text = reply.message().collect::<Vec<_>>().join(" ");
                 Outcome::Accepted { note: format!("{} {}", reply.code(), tame(&text, 200)) }
             }
-            Err(error) => sort(&error, &to.email.to_string()),
+            Err(error) => sort(&error, to.email.as_ref()),
         }
     }
 
@@ -279,7 +279,7 @@ fn sort(error: &Error, address: &str) -> Outcome {
         source = cause.source();
     }
     let why = format!("{address}: {}", tame(&text, 300));
-    let code = error.status().map(|code| u16::from(code));
+    let code = error.status().map(u16::from);
     if error.is_permanent() || error.is_client() {
         return Outcome::Refused { why };
     }

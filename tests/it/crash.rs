@@ -1,0 +1,148 @@
+//! `kill -9` at any moment: no transition without its delivery, no delivery with two ids, order per job kept.
+
+use std::collections::BTreeMap;
+
+use jobwatch::model::job::Job;
+use serde_json::Value;
+
+use crate::world::{Service, World, failed, job, rule, soon};
+
+/// Jobs that all change at once.
+const BURST: usize = 1_000;
+/// Bursts, and kills: one in each.
+const KILLS: u32 = 50;
+
+/// Webhook attempts that are under way at once.
+const IN_FLIGHT: usize = 4;
+
+/// Where in the work of a burst the agent is killed.
+#[derive(Debug)]
+enum Moment {
+    /// When so many more requests reached the cloud: while it lists, plans or commits.
+    Listing(u64),
+    /// When so many more webhooks arrived: while it delivers.
+    Delivering(usize),
+}
+
+fn moment(random: &mut fastrand::Rng) -> Moment {
+    match random.u8(0..3) {
+        0 => Moment::Listing(random.u64(1..=14)),
+        _ => Moment::Delivering(random.usize(1..BURST)),
+    }
+}
+
+/// All jobs fail, or all are at work again.
+fn burst(round: u32) -> Vec<Job> {
+    let one = |n: usize| match round % 2 {
+        0 => failed(&format!("j{n:04}"), round + 1, &format!("round {round}")),
+        _ => job(&format!("j{n:04}"), "Running", round + 1),
+    };
+    (0..BURST).map(one).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_fifty_times_in_bursts_of_a_thousand_nothing_is_lost_renamed_or_out_of_order() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("SEED={seed} repeats this");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let world = World::new().await;
+    world.write("rules/failed.toml", &rule("all", "*", "oncall"));
+    world.swr.set_jobs((0..BURST).map(|n| job(&format!("j{n:04}"), "Running", 0)).collect());
+    let mut service = world.watched().await;
+    let mut ledger = Ledger::default();
+    for round in 0..KILLS {
+        let (requests, webhooks) = (world.swr.requests(), world.inbox.count());
+        world.swr.set_jobs(burst(round));
+        let moment = moment(&mut random);
+        soon("the moment of the kill", reach(&world, &moment, requests, webhooks)).await;
+        service.kill().await;
+        service = world.run();
+        soon("the rest of the burst", ledger.fill(&world, round, &service)).await;
+    }
+    service.signal("TERM");
+    assert!(service.ended().await.success(), "{}", service.log());
+    ledger.take(&world);
+    ledger.check();
+    let state = rusqlite::Connection::open(world.path("state.db")).unwrap();
+    let count = |sql: &str| state.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    let expected = i64::from(KILLS) * BURST as i64;
+    assert_eq!(count("SELECT count(*) FROM transition"), expected, "every burst was seen, none twice");
+    assert_eq!(count("SELECT count(*) FROM delivery"), expected);
+    assert_eq!(count("SELECT count(*) FROM delivery WHERE state <> 'delivered'"), 0);
+    let sound: String = state.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(sound, "ok");
+    let repeated = ledger.received - expected as usize;
+    assert!(repeated <= KILLS as usize * IN_FLIGHT, "{repeated} were sent again, more than can be under way at a kill");
+    println!("{} webhooks for {expected} transitions: {repeated} were sent again", ledger.received);
+}
+
+async fn reach(world: &World, moment: &Moment, requests: u64, webhooks: usize) {
+    match moment {
+        Moment::Listing(more) => {
+            while world.swr.requests() < requests + more {
+                tokio::task::yield_now().await;
+            }
+        }
+        Moment::Delivering(more) => world.inbox.reached(webhooks + more).await,
+    }
+}
+
+/// What arrived, by job and round.
+#[derive(Default)]
+struct Ledger {
+    /// For each job, each delivery's round and id in the order in which they arrived.
+    jobs: BTreeMap<String, Vec<(u32, String)>>,
+    received: usize,
+}
+
+impl Ledger {
+    /// Waits until every job has told of this round.
+    async fn fill(&mut self, world: &World, round: u32, service: &Service) {
+        loop {
+            let before = world.inbox.count();
+            self.take(world);
+            let told = self.jobs.values().filter(|told| told.iter().any(|(known, _)| *known == round)).count();
+            if told == BURST {
+                return;
+            }
+            let more = tokio::time::timeout(crate::world::PATIENCE / 2, world.inbox.reached(before + 1)).await;
+            assert!(more.is_ok(), "only {told} of {BURST} in round {round}:\n{}", service.log());
+        }
+    }
+
+    fn take(&mut self, world: &World) {
+        for received in world.inbox.take() {
+            let body: Value = serde_json::from_slice(&received.body).unwrap();
+            let round = round_of(&body);
+            assert_eq!(body["id"], received.header("webhook-id"));
+            let told = self.jobs.entry(body["subject"].as_str().unwrap().to_owned()).or_default();
+            told.push((round, received.header("webhook-id").to_owned()));
+            self.received += 1;
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.jobs.len(), BURST);
+        let mut ids = BTreeMap::new();
+        for (job, told) in &self.jobs {
+            let rounds: Vec<u32> = told.iter().map(|(round, _)| *round).collect();
+            assert!(rounds.is_sorted(), "{job} was told out of order: {rounds:?}");
+            let mut distinct = rounds.clone();
+            distinct.dedup();
+            assert_eq!(distinct, (0..KILLS).collect::<Vec<_>>(), "{job} misses a round");
+            for (round, id) in told {
+                let known = ids.entry(id).or_insert((job, round));
+                assert_eq!(*known, (job, round), "one id for two transitions");
+            }
+        }
+        assert_eq!(ids.len(), BURST * KILLS as usize, "a delivery had two ids");
+    }
+}
+
+/// The round that a webhook tells of, from the job's last change.
+fn round_of(body: &Value) -> u32 {
+    let updated = body["data"]["job"]["updated_at"].as_str().unwrap();
+    let seconds = jobwatch::model::time::Timestamp::parse(updated).unwrap().seconds();
+    let start = jobwatch::model::time::Timestamp::parse("2026-11-24T08:00:00Z").unwrap().seconds();
+    u32::try_from(seconds - start).unwrap() - 1
+}

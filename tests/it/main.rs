@@ -1,0 +1,11 @@
+//! Stories with the real binary as a process, real SQLite files and real connections on loopback.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should fail loudly")]
+
+mod commands;
+mod crash;
+mod delivering;
+mod faults;
+mod mail;
+mod service;
+mod tls;
+mod world;
