@@ -41,7 +41,23 @@ pub(super) struct Lane {
     clock: Clock,
     chance: fn() -> f64,
     observer: Arc<dyn Observer>,
-    nudge: Notify,
+    nudges: Arc<Nudges>,
+}
+
+/// How each lane is woken. A nudge that is lost costs [`LOOK_EVERY`] and nothing else.
+pub(super) struct Nudges(BTreeMap<ReceiverName, Notify>);
+
+impl Nudges {
+    pub(super) fn new<'a>(receivers: impl Iterator<Item = &'a ReceiverName>) -> Self {
+        Self(receivers.map(|name| (name.clone(), Notify::new())).collect())
+    }
+
+    /// Something may be due for this receiver.
+    pub(super) fn nudge(&self, receiver: &ReceiverName) {
+        if let Some(nudge) = self.0.get(receiver) {
+            nudge.notify_one();
+        }
+    }
 }
 
 impl fmt::Debug for Lane {
@@ -66,6 +82,7 @@ impl Lane {
         clock: &Clock,
         chance: fn() -> f64,
         observer: &Arc<dyn Observer>,
+        nudges: &Arc<Nudges>,
     ) -> Self {
         Self {
             name,
@@ -75,17 +92,12 @@ impl Lane {
             clock: clock.clone(),
             chance,
             observer: Arc::clone(observer),
-            nudge: Notify::new(),
+            nudges: Arc::clone(nudges),
         }
     }
 
     fn setup(&self) -> &ReceiverSetup {
         &self.setups[&self.name]
-    }
-
-    /// Something may be due.
-    pub(super) fn nudge(&self) {
-        self.nudge.notify_one();
     }
 
     /// A delivery in the wording of this receiver's kind.
@@ -104,7 +116,7 @@ impl Lane {
             };
             tokio::select! {
                 Some(ended) = flight.tasks.join_next_with_id() => self.land(&mut flight, ended).await,
-                () = self.nudge.notified() => {}
+                () = self.nudges.0[&self.name].notified() => {}
                 () = tokio::time::sleep(wait) => {}
                 () = shutdown.requested() => {}
             }
@@ -220,10 +232,12 @@ impl Lane {
         let known = self.store.trouble(&self.name).await?;
         let (trouble, news) = trouble(known, &attempt.outcome, verdict);
         let notices = news.map(|state| self.notices(state, claimed, attempt, now)).unwrap_or_default();
-        let deliveries =
+        let deliveries: Vec<Frozen> =
             notices.iter().filter_map(|owed| Some(freeze(self.setups.get(&owed.receiver)?, owed, now))).collect();
         let record = Record { claimed: claimed.clone(), attempt: attempt.clone(), verdict, trouble, deliveries };
-        self.store.record(record).await
+        let kept = self.store.record(record).await?;
+        notices.iter().for_each(|owed| self.nudges.nudge(&owed.receiver));
+        Ok(kept)
     }
 
     /// Who else is to hear that this receiver refuses or that something was given up.

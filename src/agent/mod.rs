@@ -28,7 +28,7 @@ use crate::retry::Schedule;
 use crate::rules::RuleSet;
 use crate::source::Source;
 use crate::store::{self, Store};
-use dispatch::Lane;
+use dispatch::{Lane, Nudges};
 
 /// How long deliveries that are under way may take to finish when the agent stops. Those that do not go back to the outbox.
 pub const GRACE: Duration = Duration::from_secs(20);
@@ -86,6 +86,7 @@ pub struct Agent {
     chance: fn() -> f64,
     sources: Vec<SourceSetup>,
     lanes: BTreeMap<ReceiverName, Arc<Lane>>,
+    nudges: Arc<Nudges>,
     rules: RwLock<Arc<RuleSet>>,
     watch: SelfWatch,
     observer: Arc<dyn Observer>,
@@ -103,9 +104,10 @@ impl Agent {
     pub fn new(setup: Setup) -> Arc<Self> {
         let Setup { store, clock, chance, sources, receivers, rules, watch, observer } = setup;
         let setups = Arc::new(receivers);
+        let nudges = Arc::new(Nudges::new(setups.keys()));
         let pulse = Arc::new(Pulse::new(clock.clone()));
         let lane =
-            |name: &ReceiverName| Arc::new(Lane::new(name.clone(), &setups, &watch, &store, &clock, chance, &observer));
+            |name: &ReceiverName| Arc::new(Lane::new(name.clone(), &setups, &watch, &store, &clock, chance, &observer, &nudges));
         let lanes = setups.keys().map(|name| (name.clone(), lane(name))).collect();
         Arc::new(Self {
             store,
@@ -113,6 +115,7 @@ impl Agent {
             chance,
             sources,
             lanes,
+            nudges,
             rules: RwLock::new(Arc::new(rules)),
             watch,
             observer,

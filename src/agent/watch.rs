@@ -114,11 +114,7 @@ impl Agent {
                 deliveries,
             })
             .await?;
-        for owed in &plan.owed {
-            if let Some(lane) = self.lanes.get(&owed.receiver) {
-                lane.nudge();
-            }
-        }
+        plan.owed.iter().for_each(|owed| self.nudges.nudge(&owed.receiver));
         Ok(written)
     }
 }

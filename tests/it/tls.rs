@@ -1,1 +1,84 @@
-//! To come.
+//! Webhooks over real TLS.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::world::{World, beside, bind, failed, soon};
+
+/// A certificate for `localhost` that only who is given it trusts, and its key.
+pub(crate) fn certificate() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+/// An HTTPS server that answers 204 and tells what it was sent.
+async fn server(certificate: &str, key: &str) -> (u16, mpsc::UnboundedReceiver<String>) {
+    jobwatch::http::use_ring();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (listener, address) = bind().await;
+    let (tell, told) = mpsc::unbounded_channel();
+    beside(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = vec![0; 16 << 10];
+            let length = stream.read(&mut request).await.unwrap_or(0);
+            drop(tell.send(String::from_utf8_lossy(&request[..length]).into_owned()));
+            drop(stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await);
+            drop(stream.shutdown().await);
+        }
+    });
+    (address.port(), told)
+}
+
+async fn world(host: &str, port: u16, ca: &str) -> World {
+    let world = World::new().await;
+    world.write("ca.pem", ca);
+    world.write("url", &format!("https://{host}:{port}/hook"));
+    world.write("jobwatch.toml", &world.config("poll_every = \"100ms\"", "ca_file = \"ca.pem\""));
+    world
+}
+
+#[tokio::test]
+async fn a_webhook_over_tls_reaches_a_server_whose_certificate_is_trusted() {
+    let (certificate, key) = certificate();
+    let (port, mut told) = server(&certificate, &key).await;
+    let world = world("localhost", port, &certificate).await;
+    let mut service = world.watched().await;
+    world.swr.set_jobs(vec![failed("a", 1, "x")]);
+    let request = soon("the request", told.recv()).await.unwrap();
+    assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
+    service.logged("delivered").await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_not_accepted() {
+    let (certificate, key) = certificate();
+    let (port, mut told) = server(&certificate, &key).await;
+    let world = world("localhost", port, &self::certificate().0).await;
+    let mut service = world.watched().await;
+    world.swr.set_jobs(vec![failed("a", 1, "x")]);
+    let line = service.logged("not delivered").await;
+    assert!(line.contains("certificate"), "{line}");
+    assert!(told.try_recv().is_err(), "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_not_accepted() {
+    let (certificate, key) = certificate();
+    let (port, mut told) = server(&certificate, &key).await;
+    let world = world("127.0.0.1", port, &certificate).await;
+    let mut service = world.watched().await;
+    world.swr.set_jobs(vec![failed("a", 1, "x")]);
+    let line = service.logged("not delivered").await;
+    assert!(line.contains("not valid for name"), "{line}");
+    assert!(told.try_recv().is_err(), "nothing was sent");
+}

@@ -5,17 +5,22 @@
 
 mod message;
 
-use std::sync::{Arc, OnceLock};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use lettre::address::Envelope;
 use lettre::message::Mailbox;
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
-use lettre::transport::smtp::{Error, PoolConfig};
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::response::Response;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Mutex;
+use tokio::time::{Sleep, sleep};
 
 use super::{Common, Kind, Receiver, Sent, tame};
 use crate::document::{Item, Table};
@@ -29,12 +34,11 @@ pub(super) const KIND: Kind =
 
 /// More recipients than this belong on a list.
 const RECIPIENTS_MAX: usize = 50;
-/// An idle connection is kept for the rest of a batch and no longer: servers close them without a word.
+/// A connection is used again within a batch, and not after this: servers close idle ones without a word.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Who grey-lists wants to see the second attempt later than this.
 const GREYLISTED: Duration = Duration::from_secs(60);
 
-#[derive(Debug)]
 struct Email {
     server: Server,
     credentials: Option<(String, SecretString)>,
@@ -42,15 +46,36 @@ struct Email {
     reply_to: Option<Mailbox>,
     to: Vec<Mailbox>,
     timeout: Duration,
-    /// Made with the first message: the pool needs a runtime.
-    transport: OnceLock<AsyncSmtpTransport<Tokio1Executor>>,
+    /// The connection of the batch, between two messages. The library's own pool takes a connection back too late for
+    /// the next message of a batch.
+    line: Mutex<Option<Line>>,
 }
 
-#[derive(Debug)]
+/// A connection that has just been used, and the time until which it may be used again.
+struct Line {
+    connection: AsyncSmtpConnection,
+    stale: Pin<Box<Sleep>>,
+}
+
+impl fmt::Debug for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Email").field("server", &self.target()).field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
 struct Server {
     host: String,
     port: u16,
     tls: Tls,
+}
+
+enum Tls {
+    /// STARTTLS, or nothing.
+    Required(TlsParameters),
+    /// From the first byte.
+    Implicit(TlsParameters),
+    /// Loopback only.
+    None,
 }
 
 fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
@@ -119,7 +144,7 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
         reply_to: reply_to.transpose().ok()?,
         to: recipients,
         timeout: common.timeout,
-        transport: OnceLock::new(),
+        line: Mutex::default(),
     }))
 }
 
@@ -142,7 +167,7 @@ fn read_server(table: &Table<'_>, item: &Item<String>, common: &Common<'_>) -> O
     let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     let (default_port, tls) = match url.scheme() {
         "smtp" => (587, Tls::Required(tls(table, &host, common)?)),
-        "smtps" => (465, Tls::Wrapper(tls(table, &host, common)?)),
+        "smtps" => (465, Tls::Implicit(tls(table, &host, common)?)),
         "smtp+plain" if loopback => (25, Tls::None),
         "smtp+plain" => {
             fail("mail in clear text goes to loopback addresses only".into());
@@ -242,8 +267,7 @@ impl Email {
             (Err(why), _) => return Outcome::Refused { why },
             (_, Err(error)) => return Outcome::Refused { why: error.to_string() },
         };
-        let sent = self.transport.get_or_init(|| self.connect()).send_raw(&envelope, &bytes).await;
-        match sent {
+        match self.transmit(&envelope, &bytes).await {
             Ok(reply) => {
                 let text = reply.message().collect::<Vec<_>>().join(" ");
                 Outcome::Accepted { note: format!("{} {}", reply.code(), tame(&text, 200)) }
@@ -252,18 +276,41 @@ impl Email {
         }
     }
 
-    fn connect(&self) -> AsyncSmtpTransport<Tokio1Executor> {
-        let Server { host, port, tls } = &self.server;
-        let pool = PoolConfig::new().max_size(1).idle_timeout(IDLE_MAX);
-        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host.clone())
-            .port(*port)
-            .tls(tls.clone())
-            .timeout(Some(self.timeout))
-            .pool_config(pool);
-        if let Some((user, password)) = &self.credentials {
-            builder = builder.credentials(Credentials::new(user.clone(), password.expose_secret().to_owned()));
+    /// Sends a message over the connection of the batch, or over a new one. A connection that failed is not kept.
+    async fn transmit(&self, envelope: &Envelope, bytes: &[u8]) -> Result<Response, Error> {
+        let mut line = self.line.lock().await;
+        let mut kept = line.take().filter(|line| !line.stale.is_elapsed()).map(|line| line.connection);
+        if let Some(connection) = &mut kept
+            && !connection.test_connected().await
+        {
+            kept = None;
         }
-        builder.build()
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let reply = connection.send(envelope, bytes).await?;
+        *line = Some(Line { connection, stale: Box::pin(sleep(IDLE_MAX)) });
+        Ok(reply)
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
+        let Server { host, port, tls } = &self.server;
+        let (hello, timeout) = (ClientId::default(), Some(self.timeout));
+        let implicit = match tls {
+            Tls::Implicit(parameters) => Some(parameters.clone()),
+            Tls::Required(_) | Tls::None => None,
+        };
+        let address = (host.as_str(), *port);
+        let mut connection = AsyncSmtpConnection::connect_tokio1(address, timeout, &hello, implicit, None).await?;
+        if let Tls::Required(parameters) = tls {
+            connection.starttls(parameters.clone(), &hello).await?;
+        }
+        if let Some((user, password)) = &self.credentials {
+            let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
+            connection.auth(DEFAULT_MECHANISMS, &credentials).await?;
+        }
+        Ok(connection)
     }
 }
 
