@@ -106,8 +106,9 @@ impl Agent {
         let setups = Arc::new(receivers);
         let nudges = Arc::new(Nudges::new(setups.keys()));
         let pulse = Arc::new(Pulse::new(clock.clone()));
-        let lane =
-            |name: &ReceiverName| Arc::new(Lane::new(name.clone(), &setups, &watch, &store, &clock, chance, &observer, &nudges));
+        let lane = |name: &ReceiverName| {
+            Arc::new(Lane::new(name.clone(), &setups, &watch, &store, &clock, chance, &observer, &nudges))
+        };
         let lanes = setups.keys().map(|name| (name.clone(), lane(name))).collect();
         Arc::new(Self {
             store,

@@ -35,7 +35,7 @@ impl Check {
         }
         if let (Format::Text, Some(config), Some(rules)) = (self.format, config, rules) {
             let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-            let (sources, receivers) = (plural(config.sources.len(), "source"), plural(config.names.len(), "receiver"));
+            let (sources, receivers) = (plural(config.source_count, "source"), plural(config.names.len(), "receiver"));
             let rules = plural(rules.rules.len(), "rule");
             writeln!(out, "{} can be used: {sources}, {receivers}, {rules}", path.display())?;
         }

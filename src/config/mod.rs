@@ -56,8 +56,10 @@ pub struct Config {
     pub rules: Vec<PathBuf>,
     /// Who hears of the agent's own troubles.
     pub watch: SelfWatch,
-    /// What is watched.
+    /// What is watched: those sources whose secrets are here.
     pub sources: Vec<SourceSetup>,
+    /// How many sources there are.
+    pub source_count: usize,
     /// Who hears.
     pub receivers: BTreeMap<ReceiverName, ReceiverSetup>,
     /// The names of all receivers, also of those whose secrets are not here.
@@ -171,7 +173,7 @@ impl Reader {
             },
         };
         let (names, receivers) = self.receivers(&top, &vault);
-        let sources = self.sources(&top, &vault);
+        let (sources, source_count) = self.sources(&top, &vault);
         let known: Vec<&str> = names.iter().map(ReceiverName::as_str).collect();
         let state = agent.as_ref().and_then(|agent| self.state(agent));
         let rules = agent
@@ -211,6 +213,7 @@ impl Reader {
             rules: rules.unwrap_or_else(|| vec![self.base.join("rules")]),
             watch,
             sources,
+            source_count,
             receivers,
             names,
         }
@@ -231,7 +234,7 @@ impl Reader {
         }
     }
 
-    fn sources(&self, top: &Table<'_>, vault: &Vault) -> Vec<SourceSetup> {
+    fn sources(&self, top: &Table<'_>, vault: &Vault) -> (Vec<SourceSetup>, usize) {
         let tables = top.tables("source");
         if tables.is_empty() {
             top.error(
@@ -241,8 +244,8 @@ impl Reader {
                 "`jobwatch init` writes a starter that has one",
             );
         }
-        let mut taken = Vec::new();
-        tables.into_iter().filter_map(|table| self.source(table, vault, &mut taken)).collect()
+        let (mut taken, count) = (Vec::new(), tables.len());
+        (tables.into_iter().filter_map(|table| self.source(table, vault, &mut taken)).collect(), count)
     }
 
     fn source(&self, table: Table<'_>, vault: &Vault, taken: &mut Vec<String>) -> Option<SourceSetup> {

@@ -97,16 +97,21 @@ impl Report {
         self.entries.is_empty()
     }
 
-    /// The report as rustc would print it: the line, a caret, the mend.
-    pub fn render(&self, renderer: &Renderer) -> String {
+    /// In the order of files and places.
+    fn sorted(&self) -> Vec<&(Arc<File>, Problem)> {
         let mut entries: Vec<_> = self.entries.iter().collect();
         entries.sort_by(|(a, x), (b, y)| (&a.path, x.span.start).cmp(&(&b.path, y.span.start)));
-        entries.iter().map(|(file, problem)| render(file, problem, renderer) + "\n\n").collect()
+        entries
+    }
+
+    /// The report as rustc would print it: the line, a caret, the mend.
+    pub fn render(&self, renderer: &Renderer) -> String {
+        self.sorted().iter().map(|(file, problem)| render(file, problem, renderer) + "\n\n").collect()
     }
 
     /// One line a problem, for logs: `rules/a.toml:3:7: error: …`.
     pub fn lines(&self) -> impl Iterator<Item = String> {
-        self.entries.iter().map(|(file, problem)| {
+        self.sorted().into_iter().map(|(file, problem)| {
             let (line, column) = file.place(problem.span.start);
             let level = match problem.level {
                 Level::Warning => "warning",
@@ -126,7 +131,7 @@ impl Report {
                 "code": problem.code, "message": problem.message, "help": problem.help,
             })
         };
-        Json::Array(self.entries.iter().map(one).collect())
+        Json::Array(self.sorted().into_iter().map(one).collect())
     }
 }
 

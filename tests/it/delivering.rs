@@ -111,10 +111,14 @@ async fn a_receiver_that_is_down_for_ten_minutes_loses_nothing_and_hears_in_orde
     let up: Vec<_> = stage.world.inbox.received().split_off(down.len());
     let heard = |job: &str| -> Vec<String> {
         let bodies = up.iter().map(|received| serde_json::from_slice::<Value>(&received.body).unwrap());
-        bodies.filter(|body| body["subject"] == job).map(|body| body["data"]["reason"].as_str().unwrap().into()).collect()
+        bodies
+            .filter(|body| body["subject"] == job)
+            .map(|body| body["data"]["reason"].as_str().unwrap().into())
+            .collect()
     };
     assert_eq!((heard("a"), heard("b")), (vec!["first".to_owned(), "second".into()], vec!["other".to_owned()]));
-    let (first, last) = (&down[0], up.iter().find(|received| received.header("webhook-id") == down[0].header("webhook-id")));
+    let (first, last) =
+        (&down[0], up.iter().find(|received| received.header("webhook-id") == down[0].header("webhook-id")));
     let last = last.unwrap();
     assert_eq!(first.body, last.body, "every attempt sends the same bytes");
     assert_ne!(first.header("webhook-timestamp"), last.header("webhook-timestamp"));

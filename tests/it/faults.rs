@@ -67,17 +67,28 @@ async fn a_401_says_what_to_do_about_the_token() {
 
 #[tokio::test]
 async fn a_403_names_the_permission() {
-    goes_wrong(Fault::Forbidden, "HTTP 403 SVCSTG.SWR.4030170: Insufficient permissions", "swr:instance:listJobs").await;
+    goes_wrong(Fault::Forbidden, "HTTP 403 SVCSTG.SWR.4030170: Insufficient permissions", "swr:instance:listJobs")
+        .await;
 }
 
 #[tokio::test]
 async fn a_400_is_told_with_its_code() {
-    goes_wrong(Fault::BadRequest, "HTTP 400 SVCSTG.SWR.4000016: Request error (request 8f3c1d5e7a9b4c6d)", "misdirected").await;
+    goes_wrong(
+        Fault::BadRequest,
+        "HTTP 400 SVCSTG.SWR.4000016: Request error (request 8f3c1d5e7a9b4c6d)",
+        "misdirected",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_500_is_told_with_its_code_and_request_id() {
-    goes_wrong(Fault::ServerError, "HTTP 500 SVCSTG.SWR.5000001: Internal error (request 8f3c1d5e7a9b4c6d)", "unavailable").await;
+    goes_wrong(
+        Fault::ServerError,
+        "HTTP 500 SVCSTG.SWR.5000001: Internal error (request 8f3c1d5e7a9b4c6d)",
+        "unavailable",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -108,7 +119,9 @@ async fn a_cloud_that_never_answers_is_left_in_time() {
 #[tokio::test]
 async fn an_operator_hears_when_a_source_cannot_be_seen_and_when_it_can_again() {
     let world = World::new().await;
-    let config = world.config("poll_every = \"100ms\"", "").replace("notify = [\"ops\"]", "notify = [\"ops\"]\nblind_after = \"1s\"");
+    let config = world
+        .config("poll_every = \"100ms\"", "")
+        .replace("notify = [\"ops\"]", "notify = [\"ops\"]\nblind_after = \"1s\"");
     world.write("jobwatch.toml", &config);
     let _service = world.watched().await;
     world.swr.set_fault(Some(Fault::ServerError));

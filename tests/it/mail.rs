@@ -38,7 +38,8 @@ impl Server {
 
     async fn line(&mut self) -> Value {
         let line = soon("the mail server", self.lines.next_line()).await.unwrap();
-        serde_json::from_str(&line.expect("the mail server has ended: is python3-aiosmtpd installed? ./test does that")).unwrap()
+        serde_json::from_str(&line.expect("the mail server has ended: is python3-aiosmtpd installed? ./test does that"))
+            .unwrap()
     }
 }
 
@@ -73,7 +74,11 @@ async fn mailing(kind: &str, scheme: &str, to: &str, reject: &[&str]) -> (World,
 async fn a_mail_over_starttls_is_well_formed_whatever_the_job_is_called() {
     let (world, mut server) = mailing("starttls", "smtp", "[\"oncall@example.org\"]", &[]).await;
     let _service = world.watched().await;
-    let mut hostile = failed("a", 1, "failed to select cce cluster\r\nBcc: everybody@example.org\r\n\r\n<script>alert(1)</script> 夜间\n.\nQUIT");
+    let mut hostile = failed(
+        "a",
+        1,
+        "failed to select cce cluster\r\nBcc: everybody@example.org\r\n\r\n<script>alert(1)</script> 夜间\n.\nQUIT",
+    );
     hostile.resource_name = Some("prod\r\nX-Injected: yes\r\n\r\nboo".into());
     world.swr.set_jobs(vec![hostile]);
     let mail = server.line().await;
@@ -83,7 +88,8 @@ async fn a_mail_over_starttls_is_well_formed_whatever_the_job_is_called() {
     assert_eq!(mail["structure"], serde_json::json!(["multipart/alternative", "text/plain", "text/html"]));
     assert!(mail["longest_line"].as_u64().unwrap() <= 998);
     let names: Vec<&str> = mail["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
-    for once in ["from", "to", "subject", "date", "message-id", "in-reply-to", "references", "mime-version", "list-id"] {
+    for once in ["from", "to", "subject", "date", "message-id", "in-reply-to", "references", "mime-version", "list-id"]
+    {
         assert_eq!(names.iter().filter(|name| **name == once).count(), 1, "{once} in {names:?}");
     }
     assert!(!names.contains(&"bcc") && !names.contains(&"x-injected"), "{names:?}");
@@ -198,7 +204,9 @@ async fn a_server_that_accepts_and_says_nothing_is_left_in_time() {
             kept.lock().unwrap().push(stream);
         }
     });
-    let world = world_with(&format!("server = \"smtp+plain://{address}\"\nto = [\"oncall@example.org\"]\ntimeout = \"1s\"")).await;
+    let world =
+        world_with(&format!("server = \"smtp+plain://{address}\"\nto = [\"oncall@example.org\"]\ntimeout = \"1s\""))
+            .await;
     let mut service = world.watched().await;
     world.swr.set_jobs(vec![failed("a", 1, "x")]);
     let line = service.logged("not delivered").await;

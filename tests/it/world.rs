@@ -230,7 +230,8 @@ pub(crate) fn job(id: &str, status: &str, updated: u32) -> Job {
     job.resource_name = Some(format!("instance-{id}").into());
     job.kind = Some("CreateInstance".into());
     job.created_at = Some("2026-11-24T08:00:00.000000Z".into());
-    job.updated_at = Some(format!("2026-11-24T{:02}:{:02}:{:02}Z", 8 + updated / 3600, updated / 60 % 60, updated % 60).into());
+    job.updated_at =
+        Some(format!("2026-11-24T{:02}:{:02}:{:02}Z", 8 + updated / 3600, updated / 60 % 60, updated % 60).into());
     job
 }
 
