@@ -95,7 +95,7 @@ async fn what_a_poll_decided_is_there_after_a_restart_to_the_last_field() {
         let all = Commit { changes, alerts: vec![alert.clone()], sight, ..commit(vec![frozen("msg_1", "a")]) };
         assert_eq!(store.commit(all).await.unwrap(), 1);
     }
-    let store = reopened(directory.path()).await;
+    let store = open(directory.path()).await.unwrap();
     let memory = store.load(&prod()).await.unwrap();
     let mut expected = Memory { sight, ..Memory::default() };
     expected.snapshot.complete_at = Some(START);
@@ -104,17 +104,6 @@ async fn what_a_poll_decided_is_there_after_a_restart_to_the_last_field() {
     assert_eq!(memory, expected);
     assert_eq!(claim(&*store, 0, 9).await[0].frozen, frozen("msg_1", "a"));
     assert_eq!(store.load(&SourceName::from("other")).await.unwrap(), Memory::default());
-}
-
-/// A store gives its lock back soon after it is dropped, not at once.
-async fn reopened(directory: &Path) -> Arc<dyn Store> {
-    loop {
-        match open(directory).await {
-            Ok(store) => return store,
-            Err(Error::InUse(_)) => tokio::task::yield_now().await,
-            Err(other) => panic!("{other}"),
-        }
-    }
 }
 
 #[tokio::test]
@@ -237,21 +226,14 @@ mod sqlite {
     use std::path::{Path, PathBuf};
 
     async fn made(directory: &Path) -> PathBuf {
-        drop(super::reopened(directory).await);
-        drop(super::reopened(directory).await);
+        drop(open(directory).await.unwrap());
         directory.join("deep/state.db")
     }
 
     /// Opening is refused as unusable, and not a byte is changed.
     async fn refused(directory: &Path, path: &Path) -> String {
         let before = fs::read(path).unwrap();
-        let error = loop {
-            match open(directory).await {
-                Err(Error::InUse(_)) => tokio::task::yield_now().await,
-                Err(error) => break error,
-                Ok(_) => panic!("it was opened"),
-            }
-        };
+        let error = open(directory).await.unwrap_err();
         let Error::Unusable(text) = error else { panic!("{error:?}") };
         assert_eq!(fs::read(path).unwrap(), before, "it was left as it is");
         text

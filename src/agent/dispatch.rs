@@ -35,13 +35,19 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// One receiver's queue being served.
 pub(super) struct Lane {
     name: ReceiverName,
-    setups: Arc<BTreeMap<ReceiverName, ReceiverSetup>>,
-    notify: Vec<ReceiverName>,
-    store: Arc<dyn Store>,
-    clock: Clock,
-    chance: fn() -> f64,
-    observer: Arc<dyn Observer>,
-    nudges: Arc<Nudges>,
+    shared: Arc<Shared>,
+}
+
+/// What all lanes share.
+pub(super) struct Shared {
+    pub(super) receivers: BTreeMap<ReceiverName, ReceiverSetup>,
+    /// Who hears of the agent's own troubles.
+    pub(super) watch: SelfWatch,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Clock,
+    pub(super) chance: fn() -> f64,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) nudges: Nudges,
 }
 
 /// How each lane is woken. A nudge that is lost costs [`LOOK_EVERY`] and nothing else.
@@ -74,30 +80,12 @@ struct Flight {
 }
 
 impl Lane {
-    pub(super) fn new(
-        name: ReceiverName,
-        setups: &Arc<BTreeMap<ReceiverName, ReceiverSetup>>,
-        watch: &SelfWatch,
-        store: &Arc<dyn Store>,
-        clock: &Clock,
-        chance: fn() -> f64,
-        observer: &Arc<dyn Observer>,
-        nudges: &Arc<Nudges>,
-    ) -> Self {
-        Self {
-            name,
-            setups: Arc::clone(setups),
-            notify: watch.notify.clone(),
-            store: Arc::clone(store),
-            clock: clock.clone(),
-            chance,
-            observer: Arc::clone(observer),
-            nudges: Arc::clone(nudges),
-        }
+    pub(super) fn new(name: ReceiverName, shared: Arc<Shared>) -> Self {
+        Self { name, shared }
     }
 
     fn setup(&self) -> &ReceiverSetup {
-        &self.setups[&self.name]
+        &self.shared.receivers[&self.name]
     }
 
     /// A delivery in the wording of this receiver's kind.
@@ -116,7 +104,7 @@ impl Lane {
             };
             tokio::select! {
                 Some(ended) = flight.tasks.join_next_with_id() => self.land(&mut flight, ended).await,
-                () = self.nudges.0[&self.name].notified() => {}
+                () = self.shared.nudges.0[&self.name].notified() => {}
                 () = tokio::time::sleep(wait) => {}
                 () = shutdown.requested() => {}
             }
@@ -144,15 +132,15 @@ impl Lane {
         if free == 0 {
             return true;
         }
-        let now = self.clock.now();
+        let now = self.shared.clock.now();
         let until = now.plus(setup.timeout).plus(CLAIM_MARGIN);
-        match self.store.claim(&self.name, now, until, free).await {
+        match self.shared.store.claim(&self.name, now, until, free).await {
             Ok(claims) => {
                 claims.into_iter().for_each(|claimed| self.launch(flight, claimed));
                 true
             }
             Err(error) => {
-                self.observer.see(&Seen::StoreFailed { doing: "claiming deliveries", error: &error });
+                self.shared.observer.see(&Seen::StoreFailed { doing: "claiming deliveries", error: &error });
                 false
             }
         }
@@ -160,7 +148,7 @@ impl Lane {
 
     fn launch(&self, flight: &mut Flight, claimed: Claimed) {
         let (receiver, timeout) = (Arc::clone(&self.setup().receiver), self.setup().timeout);
-        let (at, watch) = (self.clock.now(), self.clock.stopwatch());
+        let (at, watch) = (self.shared.clock.now(), self.shared.clock.stopwatch());
         let copy = claimed.clone();
         let task = flight.tasks.spawn(async move {
             // A receiver ends by itself; this is for one that does not.
@@ -177,8 +165,8 @@ impl Lane {
         if flight.tasks.len() >= self.setup().concurrency {
             return LOOK_EVERY;
         }
-        match self.store.next_due(&self.name).await {
-            Ok(Some(due)) => due.since(self.clock.now()).min(LOOK_EVERY),
+        match self.shared.store.next_due(&self.name).await {
+            Ok(Some(due)) => due.since(self.shared.clock.now()).min(LOOK_EVERY),
             Ok(None) | Err(_) => LOOK_EVERY,
         }
     }
@@ -200,20 +188,20 @@ impl Lane {
     }
 
     async fn record(&self, claimed: Claimed, attempt: Attempt) {
-        let now = self.clock.now();
+        let now = self.shared.clock.now();
         let history =
             History { budget_from: claimed.budget_from, tries: claimed.tries, refused_since: claimed.refused_since };
-        let verdict = verdict(&self.setup().schedule, &history, &attempt.outcome, now, (self.chance)());
+        let verdict = verdict(&self.setup().schedule, &history, &attempt.outcome, now, (self.shared.chance)());
         for offer in 1..=RECORD_TRIES {
             match self.try_record(&claimed, &attempt, verdict, now).await {
                 Ok(kept) => {
                     if kept {
-                        self.observer.see(&Seen::Attempted { claimed: &claimed, attempt: &attempt, verdict });
+                        self.shared.observer.see(&Seen::Attempted { claimed: &claimed, attempt: &attempt, verdict });
                     }
                     return;
                 }
                 Err(error) => {
-                    self.observer.see(&Seen::StoreFailed { doing: "recording an attempt", error: &error });
+                    self.shared.observer.see(&Seen::StoreFailed { doing: "recording an attempt", error: &error });
                     if offer < RECORD_TRIES {
                         tokio::time::sleep(STORE_PAUSE).await;
                     }
@@ -229,14 +217,16 @@ impl Lane {
         verdict: Verdict,
         now: Timestamp,
     ) -> Result<bool, store::Error> {
-        let known = self.store.trouble(&self.name).await?;
+        let known = self.shared.store.trouble(&self.name).await?;
         let (trouble, news) = trouble(known, &attempt.outcome, verdict);
         let notices = news.map(|state| self.notices(state, claimed, attempt, now)).unwrap_or_default();
-        let deliveries: Vec<Frozen> =
-            notices.iter().filter_map(|owed| Some(freeze(self.setups.get(&owed.receiver)?, owed, now))).collect();
+        let deliveries: Vec<Frozen> = notices
+            .iter()
+            .filter_map(|owed| Some(freeze(self.shared.receivers.get(&owed.receiver)?, owed, now)))
+            .collect();
         let record = Record { claimed: claimed.clone(), attempt: attempt.clone(), verdict, trouble, deliveries };
-        let kept = self.store.record(record).await?;
-        notices.iter().for_each(|owed| self.nudges.nudge(&owed.receiver));
+        let kept = self.shared.store.record(record).await?;
+        notices.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
         Ok(kept)
     }
 
@@ -272,7 +262,7 @@ impl Lane {
                 delivery: (claimed.frozen.id.to_string(), claimed.frozen.title.clone()),
             },
         };
-        let mut hear: Vec<&ReceiverName> = self.notify.iter().chain(&self.setup().fallback).collect();
+        let mut hear: Vec<&ReceiverName> = self.shared.watch.notify.iter().chain(&self.setup().fallback).collect();
         hear.sort();
         hear.dedup();
         let notice = |receiver: &ReceiverName| Owed {
@@ -306,9 +296,9 @@ impl Lane {
         flight.tasks.abort_all();
         let claims: Vec<Claimed> = flight.claims.into_values().map(|(claimed, _, _)| claimed).collect();
         let count = claims.len();
-        match self.store.release(claims).await {
-            Ok(()) => self.observer.see(&Seen::Returned { receiver: &self.name, count }),
-            Err(error) => self.observer.see(&Seen::StoreFailed { doing: "returning deliveries", error: &error }),
+        match self.shared.store.release(claims).await {
+            Ok(()) => self.shared.observer.see(&Seen::Returned { receiver: &self.name, count }),
+            Err(error) => self.shared.observer.see(&Seen::StoreFailed { doing: "returning deliveries", error: &error }),
         }
     }
 }

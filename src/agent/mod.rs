@@ -28,7 +28,7 @@ use crate::retry::Schedule;
 use crate::rules::RuleSet;
 use crate::source::Source;
 use crate::store::{self, Store};
-use dispatch::{Lane, Nudges};
+use dispatch::{Lane, Nudges, Shared};
 
 /// How long deliveries that are under way may take to finish when the agent stops. Those that do not go back to the outbox.
 pub const GRACE: Duration = Duration::from_secs(20);
@@ -81,15 +81,10 @@ pub struct Setup {
 
 /// The agent.
 pub struct Agent {
-    store: Arc<dyn Store>,
-    clock: Clock,
-    chance: fn() -> f64,
+    shared: Arc<Shared>,
     sources: Vec<SourceSetup>,
     lanes: BTreeMap<ReceiverName, Arc<Lane>>,
-    nudges: Arc<Nudges>,
     rules: RwLock<Arc<RuleSet>>,
-    watch: SelfWatch,
-    observer: Arc<dyn Observer>,
     pulse: Arc<Pulse>,
 }
 
@@ -103,25 +98,13 @@ impl Agent {
     /// Puts an agent together. Nothing starts yet.
     pub fn new(setup: Setup) -> Arc<Self> {
         let Setup { store, clock, chance, sources, receivers, rules, watch, observer } = setup;
-        let setups = Arc::new(receivers);
-        let nudges = Arc::new(Nudges::new(setups.keys()));
         let pulse = Arc::new(Pulse::new(clock.clone()));
-        let lane = |name: &ReceiverName| {
-            Arc::new(Lane::new(name.clone(), &setups, &watch, &store, &clock, chance, &observer, &nudges))
-        };
-        let lanes = setups.keys().map(|name| (name.clone(), lane(name))).collect();
-        Arc::new(Self {
-            store,
-            clock,
-            chance,
-            sources,
-            lanes,
-            nudges,
-            rules: RwLock::new(Arc::new(rules)),
-            watch,
-            observer,
-            pulse,
-        })
+        let nudges = Nudges::new(receivers.keys());
+        let shared = Arc::new(Shared { store, clock, chance, receivers, watch, observer, nudges });
+        let lane = |name: &ReceiverName| (name.clone(), Arc::new(Lane::new(name.clone(), Arc::clone(&shared))));
+        let lanes = shared.receivers.keys().map(lane).collect();
+        let rules = RwLock::new(Arc::new(rules));
+        Arc::new(Self { shared, sources, lanes, rules, pulse })
     }
 
     /// Starts every loop. They end when `shutdown` asks them to.
@@ -179,6 +162,8 @@ impl Agent {
 
     /// Deliveries in their final wording, as they are stored and sent.
     fn freeze(&self, owed: &[Owed]) -> Vec<Frozen> {
-        owed.iter().filter_map(|owed| Some(self.lanes.get(&owed.receiver)?.freeze(owed, self.clock.now()))).collect()
+        owed.iter()
+            .filter_map(|owed| Some(self.lanes.get(&owed.receiver)?.freeze(owed, self.shared.clock.now())))
+            .collect()
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn run(agent: Arc<Agent>, at: usize, shutdown: Shutdown, heart:
             Err(_) => Some(Fault { kind: FaultKind::Unavailable, text: String::new(), retry_after: None }),
         };
         faults = if fault.is_some() { faults.saturating_add(1) } else { 0 };
-        let wait = pause(setup.poll_every, faults, fault.as_ref(), (agent.chance)());
+        let wait = pause(setup.poll_every, faults, fault.as_ref(), (agent.shared.chance)());
         heart.beat(wait);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -66,7 +66,7 @@ fn pause(every: Duration, faults: u32, fault: Option<&Fault>, chance: f64) -> Du
 impl Agent {
     /// One poll: list, plan, commit.
     pub(super) async fn poll(&self, setup: &SourceSetup) -> Result<Plan, store::Error> {
-        let watch = self.clock.stopwatch();
+        let watch = self.shared.clock.stopwatch();
         let polled = async {
             let plan = self.decide(setup).await?;
             let deliveries = self.commit(&plan).await?;
@@ -74,11 +74,11 @@ impl Agent {
         };
         match polled.await {
             Ok((plan, deliveries)) => {
-                self.observer.see(&Seen::Polled { plan: &plan, deliveries, took: watch.elapsed() });
+                self.shared.observer.see(&Seen::Polled { plan: &plan, deliveries, took: watch.elapsed() });
                 Ok(plan)
             }
             Err(error) => {
-                self.observer.see(&Seen::PollLost { source: &setup.source.facts().name, error: &error });
+                self.shared.observer.see(&Seen::PollLost { source: &setup.source.facts().name, error: &error });
                 Err(error)
             }
         }
@@ -88,14 +88,14 @@ impl Agent {
     pub(super) async fn decide(&self, setup: &SourceSetup) -> Result<Plan, store::Error> {
         let facts = setup.source.facts();
         let listing = setup.source.list().await;
-        let before = self.store.load(&facts.name).await?;
+        let before = self.shared.store.load(&facts.name).await?;
         let mut points = Points::new();
         for id in to_confirm(&before.snapshot, &listing, &setup.policy, POINTS_MAX) {
             points.insert(id.clone(), setup.source.show(id).await);
         }
-        let now = self.clock.now();
+        let now = self.shared.clock.now();
         let rules = self.rules();
-        let (policy, watch) = (&setup.policy, &self.watch);
+        let (policy, watch) = (&setup.policy, &self.shared.watch);
         Ok(plan(Input { source: facts, before: &before, listing, points, rules: &rules, policy, watch, now }))
     }
 
@@ -103,6 +103,7 @@ impl Agent {
     async fn commit(&self, plan: &Plan) -> Result<usize, store::Error> {
         let deliveries = self.freeze(&plan.owed);
         let written = self
+            .shared
             .store
             .commit(store::Commit {
                 source: plan.source.name.clone(),
@@ -114,7 +115,7 @@ impl Agent {
                 deliveries,
             })
             .await?;
-        plan.owed.iter().for_each(|owed| self.nudges.nudge(&owed.receiver));
+        plan.owed.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
         Ok(written)
     }
 }

@@ -61,11 +61,11 @@ names! {
     ReceiverName,
     /// The stable key of a rule's memory.
     RuleId,
-    /// Identifies one observed transition for ever; see [`derive`].
+    /// Identifies one observed transition for ever; see [`derive()`].
     TransitionId,
-    /// Identifies one rule's finding about one key; see [`derive`].
+    /// Identifies one rule's finding about one key; see [`derive()`].
     AlertId,
-    /// Identifies one delivery on every attempt: `webhook-id`, CloudEvents `id`, e-mail `Message-ID`; see [`derive`].
+    /// Identifies one delivery on every attempt: `webhook-id`, CloudEvents `id`, e-mail `Message-ID`; see [`derive()`].
     DeliveryId,
 }
 

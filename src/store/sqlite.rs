@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,10 +41,22 @@ const WAL_BYTES_MAX: i64 = 64 << 20;
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// A state file. It is closed, and its lock given back, soon after this is dropped.
+/// A state file. Dropping it does what is queued, closes the file and gives the lock back.
 pub(super) struct Sqlite {
     path: PathBuf,
-    queue: mpsc::Sender<Work>,
+    /// `None` only while it is dropped.
+    queue: Option<mpsc::Sender<Work>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has closed the file as well.
+            drop(thread.join());
+        }
+    }
 }
 
 impl fmt::Debug for Sqlite {
@@ -69,8 +82,9 @@ impl Sqlite {
             // Nobody waits any more: the asker was cancelled, and the work is done all the same.
             drop(answer.send(work(connection)));
         });
-        self.queue.send(work).await.map_err(|_| Error::Failed("the store's thread has ended".into()))?;
-        let result = wait.await.map_err(|_| Error::Failed("the store's thread has ended".into()))?;
+        let ended = || Error::Failed("the store's thread has ended".into());
+        self.queue.as_ref().ok_or_else(ended)?.send(work).await.map_err(|_| ended())?;
+        let result = wait.await.map_err(|_| ended())?;
         result.map_err(|error| self.sort(&error))
     }
 
@@ -110,7 +124,7 @@ fn open(path: &Path, access: Access) -> Result<Sqlite, Error> {
     let connection = Connection::open_with_flags(path, flags).map_err(|error| sort(path, &error))?;
     let connection = prepare(connection, access, path)?;
     let (queue, mut work) = mpsc::channel::<Work>(QUEUE_MAX);
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("store".into())
         .spawn(move || {
             let mut connection = connection;
@@ -122,7 +136,7 @@ fn open(path: &Path, access: Access) -> Result<Sqlite, Error> {
             drop(lock);
         })
         .map_err(io)?;
-    Ok(Sqlite { path: path.to_owned(), queue })
+    Ok(Sqlite { path: path.to_owned(), queue: Some(queue), thread: Some(thread) })
 }
 
 /// Takes the lock beside the state, or says who has it.

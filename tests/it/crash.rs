@@ -42,7 +42,8 @@ fn burst(round: u32) -> Vec<Job> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_fifty_times_in_bursts_of_a_thousand_nothing_is_lost_renamed_or_out_of_order() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed =
+        jobwatch::config::variable("SEED").and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("SEED={seed} repeats this");
     let mut random = fastrand::Rng::with_seed(seed);
     let world = World::new().await;
