@@ -1,7 +1,7 @@
 //! The loops: the only place that waits.
 //!
-//! One task for each source polls, plans and commits ([`watch`]); one for each receiver claims what is due, sends it and
-//! records the verdict ([`dispatch`]). They share nothing but the store: a nudge after a commit only wakes a loop that
+//! One task for each source polls, plans and commits (`watch`); one for each receiver claims what is due, sends it and
+//! records the verdict (`dispatch`). They share nothing but the store: a nudge after a commit only wakes a loop that
 //! would have woken by itself. Whatever happens is told to an [`Observer`]; logs, readiness and the demo are observers.
 
 mod dispatch;
