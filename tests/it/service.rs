@@ -1,8 +1,12 @@
 //! The service: it notices, tells, stops, and keeps its secrets.
 
+use std::process::Stdio;
+
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use jobwatch::model::job::Job;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::world::{SECRET, TOKEN, World, failed, job, rule, said, soon};
 
@@ -120,4 +124,33 @@ async fn secrets_appear_in_no_log_no_row_no_process_list_and_no_answer_of_a_comm
     for secret in [TOKEN, SECRET, "canary-secret-canary", "canary-path-77"] {
         assert!(sinks.iter().all(|sink| !sink.contains(secret)), "{secret} was seen");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_ours_is_watched_as_well_gzip_pages_and_all() {
+    let world = World::new().await;
+    let write = |jobs: &[Job]| {
+        world.write("next.json", &serde_json::to_string(jobs).unwrap());
+        std::fs::rename(world.path("next.json"), world.path("jobs.json")).unwrap();
+    };
+    let mut jobs: Vec<Job> = (0..230).map(|n| job(&format!("{n}"), "Running", 1)).collect();
+    write(&jobs);
+    let mut server = tokio::process::Command::new("/usr/bin/python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/plain_api.py"))
+        .arg(world.path("jobs.json"))
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let port = soon("the server's port", lines.next_line()).await.unwrap().unwrap();
+    let config =
+        world.config("poll_every = \"100ms\"", "").replace(&world.cloud.to_string(), &format!("127.0.0.1:{port}"));
+    world.write("jobwatch.toml", &config);
+    let mut service = world.watched().await;
+    assert!(service.logged("baseline").await.contains("jobs=230"), "{}", service.log());
+    jobs[211] = failed("211", 2, "told by a stranger");
+    write(&jobs);
+    let body: Value = serde_json::from_slice(&soon("the webhook", world.inbox.next(0)).await.body).unwrap();
+    assert_eq!((&body["subject"], &body["data"]["reason"]), (&"211".into(), &"told by a stranger".into()));
 }
