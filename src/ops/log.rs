@@ -3,8 +3,9 @@
 //! `error`: somebody must act. `warn`: something is wrong and jobwatch goes on. `info`: what an operator would tell a
 //! colleague. `debug`: every poll and attempt.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tracing::{debug, error, info, warn};
@@ -15,7 +16,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::agent::{Observer, Seen};
 use crate::model::delivery::{Outcome, Verdict};
+use crate::model::job::Status;
 use crate::model::name::SourceName;
+use crate::model::transition::State;
+use crate::store;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +60,13 @@ pub fn init(format: Format, directives: &str, colour: bool) -> Result<(), String
     started.map_err(|error| error.to_string())
 }
 
-/// Writes what happens. A fault that goes on is a warning once and again when it changes, not at every poll.
+/// Writes what happens. What goes on is a warning once and again when it changes, not at every poll.
 #[derive(Debug, Default)]
 pub struct Log {
     faults: Mutex<HashMap<SourceName, String>>,
+    unreadable: Mutex<HashMap<SourceName, usize>>,
+    unknown: Mutex<HashSet<String>>,
+    store_failures: AtomicU64,
 }
 
 impl Observer for Log {
@@ -71,9 +78,7 @@ impl Observer for Log {
                     &plan.source.name,
                     plan.fault.as_ref().map(|fault| (fault.kind.as_str(), fault.text.as_str())),
                 );
-                if plan.unreadable > 0 {
-                    warn!(source, rows = plan.unreadable, "rows without an id or a status were skipped");
-                }
+                self.rows(&plan.source.name, plan.unreadable);
                 if plan.difference.baseline {
                     info!(
                         source,
@@ -82,6 +87,7 @@ impl Observer for Log {
                     );
                 }
                 for transition in plan.difference.transitions() {
+                    self.status(source, &transition.to);
                     info!(
                         source,
                         job = %transition.job.id,
@@ -121,7 +127,7 @@ impl Observer for Log {
                 let receiver = receiver.as_str();
                 warn!(receiver, count, "deliveries did not end in time and went back to the outbox");
             }
-            Seen::StoreFailed { doing, error } => error!("{doing} failed, will be tried again: {error}"),
+            Seen::StoreFailed { doing, error } => self.store_failed(doing, error),
             Seen::PollLost { source, error } => {
                 let source = source.as_str();
                 error!(source, "the poll could not be kept, the next one finds the same: {error}");
@@ -131,6 +137,33 @@ impl Observer for Log {
 }
 
 impl Log {
+    fn rows(&self, source: &SourceName, count: usize) {
+        let known = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(source.clone(), count);
+        if count > 0 && known != Some(count) {
+            warn!(source = source.as_str(), rows = count, "rows without an id or a status are skipped");
+        }
+    }
+
+    fn status(&self, source: &str, state: &State) {
+        if let State::Is(Status::Other(word)) = state
+            && self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(word.to_string())
+        {
+            warn!(
+                source,
+                status = &**word,
+                "a status that the cloud's documents do not have: write a rule for it if it matters"
+            );
+        }
+    }
+
+    /// A full disk fails every second: the first, the second, the fourth, the eighth … time is enough to read.
+    fn store_failed(&self, doing: &str, error: &store::Error) {
+        let times = self.store_failures.fetch_add(1, Ordering::Relaxed) + 1;
+        if times.is_power_of_two() {
+            error!(times, "{doing} failed, will be tried again: {error}");
+        }
+    }
+
     fn sight(&self, source: &SourceName, fault: Option<(&'static str, &str)>) {
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         let name = source.as_str();

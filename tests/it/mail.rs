@@ -95,7 +95,7 @@ async fn a_mail_over_starttls_is_well_formed_whatever_the_job_is_called() {
     assert!(!names.contains(&"bcc") && !names.contains(&"x-injected"), "{names:?}");
     let header = |name: &str| mail["headers"][name].as_str().unwrap();
     assert_eq!(header("auto-submitted"), "auto-generated");
-    assert_eq!(header("date"), "Tue, 24 Nov 2026 08:00:01 +0000");
+    assert!(header("date").ends_with(" +0000"), "{}", header("date"));
     assert!(header("message-id").starts_with("<msg_") && header("message-id").ends_with("@example.org>"));
     assert!(header("references").starts_with("<thread_"));
     let text = mail["parts"]["text/plain"].as_str().unwrap();

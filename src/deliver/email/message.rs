@@ -33,8 +33,6 @@ pub(super) struct Letter {
     thread: String,
     /// The domain of the ids.
     domain: String,
-    /// Seconds since 1970.
-    date: i64,
     urgent: bool,
 }
 
@@ -49,7 +47,6 @@ impl Letter {
             html: html(notification, &state, &facts),
             thread: thread(&owed.lane),
             domain: domain.to_owned(),
-            date: notification.time.seconds(),
             urgent: notification.severity == Severity::Critical,
         }
     }
@@ -74,7 +71,9 @@ impl Letter {
         // One id a recipient: a reader of two mailboxes sees both, a mailbox that is sent it twice keeps one.
         let copy = derive("to", &[to.email.as_ref()]);
         let root = format!("<{}@{domain}>", self.thread);
-        let date = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(self.date).unwrap_or(0));
+        // When it was decided, on every attempt. (The cloud's own time of the change may be an old one.)
+        let seconds = u64::try_from(frozen.created_at.seconds()).unwrap_or(0);
+        let date = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let mut builder = Message::builder()
             .from(from.clone())
             .to(to.clone())
