@@ -213,7 +213,8 @@ impl Decision<'_> {
             }
             return Sight::default();
         };
-        let since = was.blind_since.or(self.before.snapshot.complete_at).unwrap_or(self.now);
+        // A time that lies ahead is from before the clock was set back: it counts from now.
+        let since = was.blind_since.or(self.before.snapshot.complete_at).unwrap_or(self.now).min(self.now);
         let due = self.now.since(since) >= watch.blind_after;
         if due && !was.told {
             let title = format!("{}: no complete listing for {}", self.source.name, span(self.now.since(since)));

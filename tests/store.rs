@@ -137,6 +137,16 @@ async fn a_lane_is_served_in_order_and_lanes_do_not_wait_for_each_other() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_back_parks_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    store.commit(commit(vec![frozen("msg_1", "a")])).await.unwrap();
+    let yesterday = START.minus(Duration::from_secs(86_400));
+    let claims = store.claim(&oncall(), yesterday, yesterday.plus(Duration::from_secs(60)), 9).await.unwrap();
+    assert_eq!(ids(&claims), ["msg_1"], "it was decided in what is now the future");
+}
+
+#[tokio::test]
 async fn a_claim_that_lapsed_is_taken_by_the_next_and_its_record_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path()).await.unwrap();

@@ -98,7 +98,7 @@ impl Agent {
     /// Puts an agent together. Nothing starts yet.
     pub fn new(setup: Setup) -> Arc<Self> {
         let Setup { store, clock, chance, sources, receivers, rules, watch, observer } = setup;
-        let pulse = Arc::new(Pulse::new(clock.clone()));
+        let pulse = Arc::new(Pulse::new(&clock));
         let nudges = Nudges::new(receivers.keys());
         let shared = Arc::new(Shared { store, clock, chance, receivers, watch, observer, nudges });
         let lane = |name: &ReceiverName| (name.clone(), Arc::new(Lane::new(name.clone(), Arc::clone(&shared))));

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::model::time::Timestamp;
+use crate::clock::{Clock, Stopwatch};
 
 /// What a loop may take longer than it said.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -13,26 +12,27 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// All loops' hearts.
 #[derive(Debug)]
 pub struct Pulse {
-    clock: Clock,
+    /// Time that no change of the wall clock moves.
+    time: Stopwatch,
     hearts: Mutex<Vec<Arc<AtomicI64>>>,
 }
 
 impl Pulse {
     /// No loops yet.
-    pub fn new(clock: Clock) -> Self {
-        Self { clock, hearts: Mutex::default() }
+    pub fn new(clock: &Clock) -> Self {
+        Self { time: clock.stopwatch(), hearts: Mutex::default() }
     }
 
     /// A heart for one loop.
     pub(super) fn heart(&self) -> Heart {
         let due = Arc::new(AtomicI64::new(i64::MAX));
         self.hearts.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&due));
-        Heart { clock: self.clock.clone(), due }
+        Heart { time: self.time, due }
     }
 
     /// Whether every loop has come round in the time it gave itself.
     pub fn is_steady(&self) -> bool {
-        let now = self.clock.now().micros();
+        let now = micros(self.time.elapsed());
         self.hearts.lock().unwrap_or_else(PoisonError::into_inner).iter().all(|due| due.load(Ordering::Relaxed) >= now)
     }
 }
@@ -40,15 +40,15 @@ impl Pulse {
 /// One loop's heart.
 #[derive(Debug)]
 pub(super) struct Heart {
-    clock: Clock,
+    time: Stopwatch,
     due: Arc<AtomicI64>,
 }
 
 impl Heart {
     /// The loop will be back here within this time.
     pub(super) fn beat(&self, within: Duration) {
-        let due: Timestamp = self.clock.now().plus(within).plus(MARGIN);
-        self.due.store(due.micros(), Ordering::Relaxed);
+        let due = self.time.elapsed().saturating_add(within).saturating_add(MARGIN);
+        self.due.store(micros(due), Ordering::Relaxed);
     }
 }
 
@@ -57,4 +57,8 @@ impl Drop for Heart {
     fn drop(&mut self) {
         self.due.store(i64::MAX, Ordering::Relaxed);
     }
+}
+
+fn micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }

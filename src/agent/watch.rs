@@ -8,12 +8,15 @@ use super::pulse::Heart;
 use super::shutdown::Shutdown;
 use super::{Agent, SourceSetup};
 use crate::diff::{Points, to_confirm};
-use crate::model::listing::{Fault, FaultKind};
+use crate::model::listing::{Fault, FaultKind, Point};
+use crate::model::name::JobId;
 use crate::plan::{Input, Plan, plan};
 use crate::store;
 
 /// Single-job calls in one poll; more missing jobs wait for the next.
 const POINTS_MAX: usize = 20;
+/// All single-job calls of one poll may take this long.
+const CONFIRM_MAX: Duration = Duration::from_secs(60);
 /// The share of the interval by which polls are spread.
 const SPREAD: f64 = 0.1;
 /// A source that answers with faults is asked at least this often.
@@ -63,6 +66,24 @@ fn pause(every: Duration, faults: u32, fault: Option<&Fault>, chance: f64) -> Du
     slowed.mul_f64(spread).max(asked)
 }
 
+/// Asks for jobs one by one; stops when one is not answered, or when it takes too long: the rest waits for the next poll.
+async fn confirm(setup: &SourceSetup, ids: Vec<&JobId>) -> Points {
+    let mut points = Points::new();
+    let asking = async {
+        for id in ids {
+            let point = setup.source.show(id).await;
+            let answered = point != Point::Unknown;
+            points.insert(id.clone(), point);
+            if !answered {
+                return;
+            }
+        }
+    };
+    // What was answered in time counts.
+    drop(tokio::time::timeout(CONFIRM_MAX, asking).await);
+    points
+}
+
 impl Agent {
     /// One poll: list, plan, commit.
     pub(super) async fn poll(&self, setup: &SourceSetup) -> Result<Plan, store::Error> {
@@ -89,10 +110,7 @@ impl Agent {
         let facts = setup.source.facts();
         let listing = setup.source.list().await;
         let before = self.shared.store.load(&facts.name).await?;
-        let mut points = Points::new();
-        for id in to_confirm(&before.snapshot, &listing, &setup.policy, POINTS_MAX) {
-            points.insert(id.clone(), setup.source.show(id).await);
-        }
+        let points = confirm(setup, to_confirm(&before.snapshot, &listing, &setup.policy, POINTS_MAX)).await;
         let now = self.shared.clock.now();
         let rules = self.rules();
         let (policy, watch) = (&setup.policy, &self.shared.watch);

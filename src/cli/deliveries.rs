@@ -7,9 +7,9 @@ use comfy_table::{Cell, Table};
 use serde_json::json;
 
 use super::run::open;
-use super::{Exit, Format, Global, show};
+use super::{Exit, Format, Global, say_report, show};
 use crate::clock::Clock;
-use crate::config::Purpose;
+use crate::config::{self, Purpose};
 use crate::deliver::tame;
 use crate::document::duration;
 use crate::model::delivery::DeliveryState;
@@ -79,7 +79,12 @@ fn since(text: &str) -> Result<Since, String> {
 
 impl Deliveries {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {
-        let Some((config, _)) = global.load(Purpose::Check)? else { return Ok(Exit::Config) };
+        // Only the state's place is needed: neither the rules nor the secrets need to be in order to look at what is stuck.
+        let (config, report) = config::load(&global.config_path(), Purpose::Check);
+        let Some(config) = config.filter(|_| !report.has_errors()) else {
+            say_report(&report)?;
+            return Ok(Exit::Config);
+        };
         let store = match open(&config, Access::Visitor).await {
             Ok(store) => store,
             Err((error, exit)) => {

@@ -107,12 +107,11 @@ impl Demo {
         let mut printer = Printer { out: anstream::stdout(), watch: clock.stopwatch(), seen: Tally::default() };
         printer.intro(&addresses, story)?;
         agent.start(&tasks, &shutdown);
-        let ended = tokio::select! {
-            shown = tokio::time::timeout(story + PATIENCE, printer.follow(news)) => shown.unwrap_or(Ok(()))
-            ,
-            _ = tokio::signal::ctrl_c() => Ok(()),
-        };
-        ended?;
+        tokio::select! {
+            // When time is up, the summary says what is missing.
+            shown = tokio::time::timeout(story + PATIENCE, printer.follow(news)) => shown.unwrap_or(Ok(()))?,
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Failed),
+        }
         let told = printer.outro()?;
         if self.keep {
             writeln!(printer.out, "\nStill running; the files are in {}. Ctrl-C ends it.", directory.path().display())?;

@@ -225,6 +225,17 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_goes_while_another_comes_breaks_the_listing_though_the_total_stands() {
+        let (step, _) = read((0..250).collect(), LIMIT, |reads, list| {
+            if reads == 1 {
+                list.remove(0);
+                list.push(999);
+            }
+        });
+        assert!(matches!(step, Step::Broken { .. }), "job 100 slipped from the second page to the first: {step:?}");
+    }
+
+    #[test]
     fn a_total_that_promises_more_than_there_is_breaks_the_listing() {
         let mut pager = Pager::default();
         assert!(matches!(pager.take(page(&[], 7)), Step::Broken { .. }));

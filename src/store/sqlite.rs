@@ -378,7 +378,7 @@ impl Store for Sqlite {
         self.run(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             const OWED: &str =
-                "UPDATE delivery SET state = 'pending', due_at = ?1, budget_from = ?1, tries = 0, refused_since = NULL,
+                "UPDATE delivery SET state = 'pending', due_at = ?1, set_at = ?1, budget_from = ?1, tries = 0, refused_since = NULL,
                  ended_at = NULL, progress = CASE state WHEN 'delivered' THEN '[]' ELSE progress END";
             let mut done = Vec::new();
             match &which {
@@ -590,8 +590,8 @@ fn write_alert(connection: &Connection, alert: &Alert) -> rusqlite::Result<()> {
 /// Returns how many were new.
 fn write_deliveries(connection: &Connection, deliveries: &[Frozen]) -> rusqlite::Result<usize> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO delivery (id, receiver, source, subject, event, title, created_at, payload, state, due_at, budget_from)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'pending', ?7, ?7) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO delivery (id, receiver, source, subject, event, title, created_at, payload, state, due_at, set_at, budget_from)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'pending', ?7, ?7, ?7) ON CONFLICT (id) DO NOTHING",
     )?;
     let mut written = 0;
     for Frozen { id, receiver, lane, event, title, created_at, payload } in deliveries {
@@ -620,7 +620,8 @@ fn claim(
     let mut claimed: Vec<(i64, Claimed)> = transaction
         .prepare_cached(
             "SELECT * FROM delivery AS d
-             WHERE receiver = ?1 AND state = 'pending' AND due_at <= ?2 AND (claim_until IS NULL OR claim_until <= ?2)
+             WHERE receiver = ?1 AND state = 'pending' AND (due_at <= ?2 OR set_at > ?2 + 60000000)
+             AND (claim_until IS NULL OR claim_until <= ?2)
              AND NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
                              AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
              ORDER BY due_at, n LIMIT ?3",
@@ -682,7 +683,7 @@ fn write_attempt(connection: &Connection, record: &Record) -> rusqlite::Result<b
     };
     let n: Option<i64> = connection
         .prepare_cached(
-            "UPDATE delivery SET state = ?3, due_at = ?4, ended_at = ?5, attempts = attempts + 1, tries = tries + 1, refused_since = ?6,
+            "UPDATE delivery SET state = ?3, due_at = ?4, set_at = ?9, ended_at = ?5, attempts = attempts + 1, tries = tries + 1, refused_since = ?6,
              progress = ?7, note = ?8, claim_token = NULL, claim_until = NULL
              WHERE id = ?1 AND claim_token = ?2 AND state = 'pending' RETURNING n",
         )?
@@ -696,6 +697,7 @@ fn write_attempt(connection: &Connection, record: &Record) -> rusqlite::Result<b
                 refused_since.map(Timestamp::micros),
                 json(&attempt.progress),
                 attempt.outcome.detail(),
+                attempt.at.micros(),
             ],
             |row| row.get(0),
         )

@@ -72,6 +72,7 @@ CREATE TABLE delivery (
     payload       BLOB NOT NULL,        -- frozen: every attempt sends these bytes
     state         TEXT NOT NULL,        -- pending, delivered, dead
     due_at        INTEGER NOT NULL,
+    set_at        INTEGER NOT NULL,     -- when due_at was set: if that lies a minute ahead, the clock was set back, and it is due
     budget_from   INTEGER NOT NULL,     -- when the time to give up began to run
     attempts      INTEGER NOT NULL DEFAULT 0,
     tries         INTEGER NOT NULL DEFAULT 0,   -- attempts since budget_from
