@@ -1,7 +1,9 @@
 //! `kill -9` at any moment: no transition without its delivery, no delivery with two ids, order per job kept.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use jobwatch::clock::Clock;
 use jobwatch::model::job::Job;
 use serde_json::Value;
 
@@ -18,15 +20,17 @@ const IN_FLIGHT: usize = 4;
 /// Where in the work of a burst the agent is killed.
 #[derive(Debug)]
 enum Moment {
-    /// When so many more requests reached the cloud: while it lists, plans or commits.
-    Listing(u64),
+    /// So long after so many more requests reached the cloud: while it lists, plans or commits.
+    Listing(u64, Duration),
     /// When so many more webhooks arrived: while it delivers.
     Delivering(usize),
 }
 
 fn moment(random: &mut fastrand::Rng) -> Moment {
     match random.u8(0..3) {
-        0 => Moment::Listing(random.u64(1..=14)),
+        // Twelve requests make a listing; what follows in the next hundred milliseconds is the plan and its commit.
+        0 => Moment::Listing(random.u64(1..=14), Duration::ZERO),
+        1 => Moment::Listing(12, Duration::from_micros(random.u64(0..100_000))),
         _ => Moment::Delivering(random.usize(1..BURST)),
     }
 }
@@ -79,8 +83,12 @@ async fn killed_fifty_times_in_bursts_of_a_thousand_nothing_is_lost_renamed_or_o
 
 async fn reach(world: &World, moment: &Moment, requests: u64, webhooks: usize) {
     match moment {
-        Moment::Listing(more) => {
+        Moment::Listing(more, then) => {
             while world.swr.requests() < requests + more {
+                tokio::task::yield_now().await;
+            }
+            let watch = Clock::system().stopwatch();
+            while watch.elapsed() < *then {
                 tokio::task::yield_now().await;
             }
         }
