@@ -17,20 +17,24 @@ const KILLS: u32 = 50;
 /// Webhook attempts that are under way at once.
 const IN_FLIGHT: usize = 4;
 
+/// Requests that one listing of the burst's jobs takes: ten full pages, an empty one, and the first once more.
+const REQUESTS: u64 = BURST as u64 / 100 + 2;
+
 /// Where in the work of a burst the agent is killed.
 #[derive(Debug)]
 enum Moment {
-    /// So long after so many more requests reached the cloud: while it lists, plans or commits.
-    Listing(u64, Duration),
-    /// When so many more webhooks arrived: while it delivers.
+    /// When so many pages of the listing that sees the burst were read.
+    Listing(u64),
+    /// At this share of the time from the last page to the first webhook: in the plan, the commit, the claim.
+    Committing(f64),
+    /// When so many webhooks of the burst arrived.
     Delivering(usize),
 }
 
 fn moment(random: &mut fastrand::Rng) -> Moment {
-    match random.u8(0..3) {
-        // Twelve requests make a listing; what follows in the next hundred milliseconds is the plan and its commit.
-        0 => Moment::Listing(random.u64(1..=14), Duration::ZERO),
-        1 => Moment::Listing(12, Duration::from_micros(random.u64(0..100_000))),
+    match random.u8(0..4) {
+        0 => Moment::Listing(random.u64(1..REQUESTS)),
+        1 | 2 => Moment::Committing(random.f64()),
         _ => Moment::Delivering(random.usize(1..BURST)),
     }
 }
@@ -55,12 +59,22 @@ async fn killed_fifty_times_in_bursts_of_a_thousand_nothing_is_lost_renamed_or_o
     world.swr.set_jobs((0..BURST).map(|n| job(&format!("j{n:04}"), "Running", 0)).collect());
     let mut service = world.watched().await;
     let mut ledger = Ledger::default();
+    let mut started = 0;
+    let mut commit = Duration::from_millis(100);
     for round in 0..KILLS {
+        // Between two listings, so that the next one sees the burst from its first page on.
+        let seen = world.swr.requests();
+        soon(
+            "the end of a listing",
+            until(|| world.swr.requests() > seen && (world.swr.requests() - started) % REQUESTS == 0),
+        )
+        .await;
         let (requests, webhooks) = (world.swr.requests(), world.inbox.count());
         world.swr.set_jobs(burst(round));
         let moment = moment(&mut random);
-        soon("the moment of the kill", reach(&world, &moment, requests, webhooks)).await;
+        soon("the moment of the kill", reach(&world, &moment, requests, webhooks, &mut commit)).await;
         service.kill().await;
+        started = world.swr.requests();
         service = world.run();
         soon("the rest of the burst", ledger.fill(&world, round, &service)).await;
     }
@@ -81,18 +95,28 @@ async fn killed_fifty_times_in_bursts_of_a_thousand_nothing_is_lost_renamed_or_o
     println!("{} webhooks for {expected} transitions: {repeated} were sent again", ledger.received);
 }
 
-async fn reach(world: &World, moment: &Moment, requests: u64, webhooks: usize) {
+/// Waits busily, because the moment matters.
+async fn until(mut reached: impl FnMut() -> bool) {
+    while !reached() {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn reach(world: &World, moment: &Moment, requests: u64, webhooks: usize, commit: &mut Duration) {
+    let pages = match moment {
+        Moment::Listing(pages) => *pages,
+        Moment::Committing(_) | Moment::Delivering(_) => REQUESTS,
+    };
+    until(|| world.swr.requests() >= requests + pages).await;
+    let watch = Clock::system().stopwatch();
     match moment {
-        Moment::Listing(more, then) => {
-            while world.swr.requests() < requests + more {
-                tokio::task::yield_now().await;
-            }
-            let watch = Clock::system().stopwatch();
-            while watch.elapsed() < *then {
-                tokio::task::yield_now().await;
-            }
+        Moment::Listing(_) => {}
+        Moment::Committing(share) => until(|| watch.elapsed() >= commit.mul_f64(*share)).await,
+        Moment::Delivering(count) => {
+            until(|| world.inbox.count() > webhooks).await;
+            *commit = watch.elapsed();
+            world.inbox.reached(webhooks + count).await;
         }
-        Moment::Delivering(more) => world.inbox.reached(webhooks + more).await,
     }
 }
 
