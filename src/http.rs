@@ -19,6 +19,8 @@ pub const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept for the next request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Idle connections that are kept for one host.
+const IDLE_MAX: usize = 32;
 /// More addresses of one name than this are not tried.
 const ADDRESSES_MAX: usize = 16;
 
@@ -44,6 +46,8 @@ pub struct Options {
     pub ca: Option<Vec<u8>>,
     /// Whether compressed answers are asked for.
     pub gzip: bool,
+    /// Whether HTTP/2 is spoken where it is offered.
+    pub http2: bool,
 }
 
 /// A client. Cheap to clone; clones share connections.
@@ -118,8 +122,16 @@ impl Client {
             .timeout(options.timeout)
             .connect_timeout(CONNECT_TIMEOUT.min(options.timeout))
             .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_MAX)
             .gzip(options.gzip)
             .dns_resolver(Arc::new(Resolver(Arc::clone(&egress))));
+        if options.http2 {
+            // A connection that died unnoticed is found out before the request's own timeout.
+            builder =
+                builder.http2_keep_alive_interval(Duration::from_secs(20)).http2_keep_alive_timeout(CONNECT_TIMEOUT);
+        } else {
+            builder = builder.http1_only();
+        }
         if let Some(pem) = &options.ca {
             let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| broken(&error))?;
             builder = builder.tls_certs_only(certificates);

@@ -14,12 +14,18 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("plan", &["model", "diff", "rules"]),
     ("clock", &["model"]),
     ("http", &[]),
-    ("cloud", &["document", "http"]),
+    ("cloud", &["model", "document", "clock", "http"]),
     ("source", &["model", "document", "http", "cloud"]),
     ("deliver", &["model", "document", "http", "cloud"]),
     ("store", &["model"]),
     ("agent", &["model", "diff", "rules", "retry", "plan", "clock", "source", "store", "deliver"]),
-    ("config", &["model", "document", "diff", "rules", "retry", "plan", "http", "source", "store", "deliver", "agent"]),
+    (
+        "config",
+        &[
+            "model", "document", "diff", "rules", "retry", "plan", "clock", "http", "cloud", "source", "store",
+            "deliver", "agent",
+        ],
+    ),
     ("simulator", &["model", "document"]),
     ("ops", &["model", "store", "agent"]),
     (

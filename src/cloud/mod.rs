@@ -1,56 +1,135 @@
-//! What every Huawei Cloud service has in common: where it answers, how a request is authorised, how an error looks.
+//! What every Huawei Cloud service has in common: who we are there, how a request is signed, how an error looks.
+//!
+//! [`Api`] makes one request for a caller and does with the answer what has nothing to do with its content: it proves who
+//! asks, keeps to the budget, corrects the clock, renews a credential once and lets a refused one rest. What sources
+//! share (credentials, connections, hosts) is in their [`Pool`].
 
+mod api;
+pub(crate) mod credential;
 pub mod error;
+mod guard;
+mod host;
+mod iam;
+mod metadata;
 pub mod region;
+pub mod sign;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::document::{Secrets, Table};
+use sha2::{Digest as _, Sha256};
 
-/// How requests are authorised.
-#[derive(Clone, Debug)]
-pub enum Credentials {
-    /// An IAM token, sent as `X-Auth-Token`.
-    Token(SecretString),
+pub use api::{Api, Call};
+pub use credential::Credential;
+
+use crate::clock::Clock;
+use crate::http::{Client, Egress, Error, Options, Url};
+use guard::Guard;
+use host::{Budget, Host};
+
+/// A page of 100 jobs is some 34 kB; this leaves room for reasons of a hundred kB each.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// Requests a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// To all hosts together.
+    pub per_second: u32,
+    /// To one host. The gateway's guide states 200 a second for one API.
+    pub per_host: u32,
 }
 
-impl Credentials {
-    /// Reads `credentials = { kind = "token", token = {…} }`. `None` when something was wrong; the table has been told.
-    pub fn read(source: &Table<'_>, secrets: &dyn Secrets) -> Option<Self> {
-        const HELP: &str = "credentials = { kind = \"token\", token = { env = \"HW_AUTH_TOKEN\" } }";
-        let Some(table) = source.table("credentials") else {
-            source.missing("credentials", HELP);
-            return None;
-        };
-        let kind = table.required("kind", HELP)?;
-        if kind.value != "token" {
-            let known = ["auto", "ak_sk", "password", "metadata"].contains(&kind.value.as_str());
-            let message = match known {
-                true => format!("credentials of kind `{}` are not available in this version", kind.value),
-                false => format!("unknown kind of credentials `{}`", kind.value),
-            };
-            source.error("credentials", kind.span, message, HELP);
-            return None;
+impl Default for Limits {
+    fn default() -> Self {
+        Self { per_second: 400, per_host: 100 }
+    }
+}
+
+/// What the sources of one process share.
+pub struct Pool {
+    clock: Clock,
+    limits: Limits,
+    whole: Arc<Budget>,
+    clients: Mutex<HashMap<String, Client>>,
+    credentials: Mutex<HashMap<String, Arc<Credential>>>,
+    guards: Mutex<HashMap<String, Arc<Guard>>>,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// An empty one.
+    pub fn new(clock: Clock, limits: Limits) -> Self {
+        Self {
+            clock,
+            limits,
+            whole: Arc::new(Budget::new(limits.per_second)),
+            clients: Mutex::default(),
+            credentials: Mutex::default(),
+            guards: Mutex::default(),
+            hosts: Mutex::default(),
         }
-        let token = table.value("token");
-        if token.is_none() {
-            table.missing("token", HELP);
-        }
-        let token = token?.secret(secrets);
-        table.finish();
-        let token = token?;
-        let text = token.value.expose_secret().trim().to_owned();
-        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            source.error("secret", token.span, "`token` is empty or holds characters no token has", HELP);
-            return None;
-        }
-        Some(Self::Token(text.into()))
     }
 
-    /// Takes every trace of the credential out of a text that came from elsewhere.
-    pub fn redact(&self, text: &str) -> String {
-        match self {
-            Self::Token(token) => text.replace(token.expose_secret(), "[redacted]"),
+    /// A client for these certificates and this timeout; the same one for the same.
+    fn client(&self, timeout: Duration, ca: Option<&[u8]>) -> Result<Client, Error> {
+        let key = fingerprint(&[&timeout.as_millis().to_string(), &String::from_utf8_lossy(ca.unwrap_or_default())]);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
         }
+        let client = Client::new(Options {
+            timeout,
+            body_max: BODY_BYTES_MAX,
+            // Where it connects is the operator's own word.
+            egress: Egress::anywhere(),
+            ca: ca.map(<[u8]>::to_vec),
+            gzip: true,
+            http2: true,
+        })?;
+        clients.insert(key, client.clone());
+        Ok(client)
     }
+
+    fn host(&self, url: &Url) -> Arc<Host> {
+        let name = authority(url);
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = hosts.entry(name.clone());
+        Arc::clone(host.or_insert_with(|| Arc::new(Host::new(&name, &self.whole, self.limits.per_host))))
+    }
+
+    /// The guard of everything that names itself like this.
+    fn guard(&self, name: &str) -> Arc<Guard> {
+        let mut guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(guards.entry(name.to_owned()).or_insert_with(|| Arc::new(Guard::new())))
+    }
+
+    /// The credential with this fingerprint, or a new one.
+    fn credential(&self, key: String, make: impl FnOnce() -> Credential) -> Arc<Credential> {
+        let mut credentials = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(credentials.entry(key).or_insert_with(|| Arc::new(make())))
+    }
+}
+
+/// Host and port as the `Host` header has them.
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// What tells texts apart without keeping them: some are secrets.
+fn fingerprint(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    data_encoding::HEXLOWER.encode(&hash.finalize())
 }

@@ -1,5 +1,7 @@
 //! Where the services answer, by region.
 
+use crate::http::Url;
+
 /// The regions of the official SDKs' table for SWR. Being listed does not prove that Enterprise Edition is sold there.
 pub const REGIONS: &[&str] = &[
     "ae-ad-1",
@@ -43,4 +45,59 @@ pub const REGIONS: &[&str] = &[
 pub fn swr(region: &str) -> String {
     let cloud = if region == "eu-west-101" { "myhuaweicloud.eu" } else { "myhuaweicloud.com" };
     format!("https://swr-api.{region}.{cloud}")
+}
+
+/// Regions without an IAM endpoint of their own, by the SDKs' table: the global one serves them.
+const IAM_GLOBAL: &[&str] =
+    &["af-north-1", "ap-southeast-5", "cn-north-11", "cn-south-4", "cn-southwest-3", "ru-northwest-2", "sa-peru-1"];
+/// Regions with an STS endpoint; messages of the others are taken to the default one.
+const STS: &[&str] = &[
+    "af-south-1",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ap-southeast-3",
+    "ap-southeast-4",
+    "cn-east-3",
+    "cn-north-4",
+    "cn-south-1",
+    "cn-southwest-2",
+    "la-south-2",
+    "sa-brazil-1",
+    "tr-west-1",
+];
+
+/// The endpoint of the identity service for a region.
+pub fn iam(region: &str) -> String {
+    match region {
+        "eu-west-101" => "https://iam.eu-west-101.myhuaweicloud.eu".into(),
+        region if IAM_GLOBAL.contains(&region) => "https://iam.myhuaweicloud.com".into(),
+        region => format!("https://iam.{region}.myhuaweicloud.com"),
+    }
+}
+
+/// The region whose security token service serves this one.
+pub fn sts_region(region: &str) -> &str {
+    if STS.contains(&region) { region } else { "cn-north-4" }
+}
+
+/// The endpoint of the security token service for a region.
+pub fn sts(region: &str) -> String {
+    format!("https://sts.{}.myhuaweicloud.com", sts_region(region))
+}
+
+/// An endpoint with a slash at its end, so that paths can be joined to it.
+///
+/// # Errors
+/// Says why credentials must not be sent there.
+pub fn endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|error| error.to_string())?;
+    let host = url.host_str().unwrap_or_default();
+    let loopback = host == "localhost"
+        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if loopback => Ok(url),
+        "http" => Err("http is accepted for loopback addresses only: credentials would travel in clear".into()),
+        other => Err(format!("{other} is not https")),
+    }
 }

@@ -14,6 +14,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::agent::{ReceiverSetup, SourceSetup};
+use crate::clock::Clock;
+use crate::cloud::{Limits, Pool};
 use crate::deliver;
 use crate::diff::Policy;
 use crate::document::{File, Item, Level, Problem, Report, Table, parse, suggest};
@@ -89,7 +91,9 @@ pub fn load(path: &Path, purpose: Purpose) -> (Option<Config>, Report) {
     }
     let problems: RefCell<Vec<Problem>> = RefCell::default();
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
-    let config = Reader { base, purpose }.file(Table::root(&table, &problems));
+    let top = Table::root(&table, &problems);
+    let pool = Pool::new(Clock::system(), limits(&top));
+    let config = Reader { base, purpose, pool }.file(top);
     report.add(&file, problems.into_inner());
     (Some(config), report)
 }
@@ -159,6 +163,7 @@ fn read(path: &Path) -> std::io::Result<String> {
 struct Reader {
     base: PathBuf,
     purpose: Purpose,
+    pool: Pool,
 }
 
 impl Reader {
@@ -191,6 +196,7 @@ impl Reader {
                 .unwrap_or(Duration::from_secs(300)),
         };
         if let Some(agent) = agent {
+            agent.known(&["requests_per_second", "requests_per_second_per_host"]);
             agent.not_yet("heartbeat", "remove it");
             if watch.notify.is_empty() {
                 let help = "notify = [\"…\"]: who hears when a source cannot be seen or a receiver refuses";
@@ -274,6 +280,7 @@ impl Reader {
             name: SourceName::from(name.as_ref().map_or("unnamed", |name| name.value.as_str())),
             timeout,
             ca,
+            pool: &self.pool,
             secrets: vault,
         };
         let made = (kind.read)(&table, &common);
@@ -341,6 +348,17 @@ impl Reader {
             );
         });
         text.ok().map(String::into_bytes)
+    }
+}
+
+/// How many requests a second the operator allows.
+fn limits(top: &Table<'_>) -> Limits {
+    let defaults = Limits::default();
+    let Some(agent) = top.table("agent") else { return defaults };
+    let read = |key| agent.integer(key, 1..100_001).and_then(|n| u32::try_from(n).ok());
+    Limits {
+        per_second: read("requests_per_second").unwrap_or(defaults.per_second),
+        per_host: read("requests_per_second_per_host").unwrap_or(defaults.per_host),
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use secrecy::SecretString;
 
-use crate::document::{Level, Secret, Secrets};
+use crate::document::{Level, Living, Secret, Secrets};
 
 /// No secret is longer than this; a token with its catalogue is some kB.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -56,6 +59,64 @@ impl Secrets for Vault {
                 "write { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }; [agent] allow_inline_secrets = true permits it".into(),
             )),
         }
+    }
+
+    fn living(&self, secret: &Secret) -> Option<Arc<dyn Living>> {
+        let path = match secret {
+            Secret::File(path) => self.base.join(path),
+            Secret::Credential(name) => Path::new(&environment("CREDENTIALS_DIRECTORY")?).join(name),
+            Secret::Env(_) | Secret::Inline(_) => return None,
+        };
+        Some(Arc::new(Place::of(path)))
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        environment(name)
+    }
+
+    fn file(&self, path: &str) -> std::io::Result<(SecretString, Arc<dyn Living>)> {
+        let path = self.base.join(path);
+        Ok((read(&path)?, Arc::new(Place::of(path))))
+    }
+}
+
+/// A file that may be written anew.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    seen: Mutex<Option<Stamp>>,
+}
+
+/// What changes when a file is written or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+impl Place {
+    fn of(path: PathBuf) -> Self {
+        let seen = Mutex::new(stamp(&path));
+        Self { path, seen }
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let facts = std::fs::metadata(path).ok()?;
+    Some(Stamp { modified: facts.modified().ok(), length: facts.len(), inode: facts.ino() })
+}
+
+impl Living for Place {
+    fn fresh(&self) -> Option<SecretString> {
+        let now = stamp(&self.path)?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == Some(now) {
+            return None;
+        }
+        let text = read(&self.path).ok()?;
+        *seen = Some(now);
+        Some(text)
     }
 }
 

@@ -68,6 +68,7 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
         egress: common.egress.clone(),
         ca: common.ca.clone(),
         gzip: false,
+        http2: false,
     };
     match Client::new(options) {
         Ok(client) => {

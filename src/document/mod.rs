@@ -8,7 +8,7 @@ mod problem;
 mod table;
 
 pub use problem::{File, Level, Problem, Report};
-pub use table::{Item, Secret, Secrets, Table, Value, duration, parse};
+pub use table::{Item, Kept, Living, Secret, Secrets, Table, Value, duration, parse};
 
 /// The nearest of `known` to a misspelt `word`, if it is near enough to be what was meant.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -1,7 +1,9 @@
 //! Typed reading of TOML tables: values by key, every problem with its place.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -72,6 +74,33 @@ pub trait Secrets {
     /// # Errors
     /// How bad it is, what is wrong and what would mend it.
     fn resolve(&self, secret: &Secret) -> Result<SecretString, (Level, String, String)>;
+
+    /// The place of a secret that can change while the agent runs; `None` for those that can't.
+    fn living(&self, secret: &Secret) -> Option<Arc<dyn Living>>;
+
+    /// A variable of the environment, empty ones being none.
+    fn variable(&self, name: &str) -> Option<String>;
+
+    /// The text of a file and, since it may change, its place.
+    ///
+    /// # Errors
+    /// It can't be read.
+    fn file(&self, path: &str) -> std::io::Result<(SecretString, Arc<dyn Living>)>;
+}
+
+/// The place of a secret that can change while the agent runs.
+pub trait Living: fmt::Debug + Send + Sync {
+    /// The secret, if its place has changed since it was last read and can be read.
+    fn fresh(&self) -> Option<SecretString>;
+}
+
+/// A secret as it is, and where it comes from if it can change.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The secret.
+    pub value: SecretString,
+    /// Where it can be read anew.
+    pub living: Option<Arc<dyn Living>>,
 }
 
 impl<'t> Table<'t> {
@@ -117,6 +146,11 @@ impl<'t> Table<'t> {
     /// Reports that `key` is missing.
     pub fn missing(&self, key: &str, help: impl Into<String>) {
         self.error("missing-key", self.span(), format!("`{key}` is missing"), help);
+    }
+
+    /// Announces keys that somebody else has read.
+    pub fn known(&self, keys: &[&'static str]) {
+        self.asked.borrow_mut().extend(keys);
     }
 
     /// Announces a key that is spelt right but that this version cannot honour, and why; it is refused, not ignored.
@@ -186,6 +220,11 @@ impl<'t> Table<'t> {
     /// A secret, fetched through `secrets`.
     pub fn secret(&self, key: &'static str, secrets: &dyn Secrets) -> Option<Item<SecretString>> {
         self.value(key)?.secret(secrets)
+    }
+
+    /// A secret that may change while the agent runs, fetched through `secrets`.
+    pub fn kept(&self, key: &'static str, secrets: &dyn Secrets) -> Option<Item<Kept>> {
+        self.value(key)?.kept(secrets)
     }
 
     /// A nested table.
@@ -323,6 +362,11 @@ impl<'t> Value<'t> {
 
     /// As a secret.
     pub fn secret(&self, secrets: &dyn Secrets) -> Option<Item<SecretString>> {
+        self.kept(secrets).map(|item| Item { value: item.value.value, span: item.span })
+    }
+
+    /// As a secret that may change while the agent runs.
+    pub fn kept(&self, secrets: &dyn Secrets) -> Option<Item<Kept>> {
         const HELP: &str = "write { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }";
         let secret = if self.is_table() {
             let table = self.table()?;
@@ -346,7 +390,10 @@ impl<'t> Value<'t> {
             return self.mistyped("a secret");
         };
         match secrets.resolve(&secret) {
-            Ok(value) => Some(Item { value, span: self.span() }),
+            Ok(value) => {
+                let living = secrets.living(&secret);
+                Some(Item { value: Kept { value, living }, span: self.span() })
+            }
             Err((level, message, help)) => {
                 let message = format!("`{}`: {message}", self.key);
                 let problem = Problem { level, code: "secret", message, span: self.span(), help: Some(help) };

@@ -31,6 +31,12 @@ impl Timestamp {
         Some(Self(time.as_microsecond()))
     }
 
+    /// Reads the date of an HTTP header (RFC 9110, 5.6.7): `Tue, 15 Nov 1994 08:12:31 GMT`.
+    pub fn parse_http(text: &str) -> Option<Self> {
+        let zoned = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
+        Some(Self(zoned.timestamp().as_microsecond()))
+    }
+
     /// This instant and `span` more.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
@@ -98,6 +104,7 @@ mod tests {
         assert_eq!(Timestamp::parse("2021-05-12T03:50:43.315473999Z"), expected);
         assert_eq!(Timestamp::parse("2021-05-12T11:50:43.315473+08:00"), expected);
         assert_eq!(Timestamp::parse(" 2021-05-12T03:50:43.315473 "), expected);
+        assert_eq!(Timestamp::parse_http("Wed, 12 May 2021 03:50:43 GMT"), Timestamp::parse("2021-05-12T03:50:43Z"));
         assert_eq!(Timestamp::parse("yesterday"), None);
         assert_eq!(Timestamp::parse(""), None);
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::cloud::Pool;
 use crate::document::{Secrets, Table};
 use crate::model::listing::{Listing, Point, Rows};
 use crate::model::name::{JobId, SourceName};
@@ -39,6 +40,8 @@ pub struct Common<'a> {
     pub timeout: Duration,
     /// Certificates (PEM) to trust instead of the system's, if the operator named a file.
     pub ca: Option<Vec<u8>>,
+    /// What sources share.
+    pub pool: &'a Pool,
     /// Turns references into secrets.
     pub secrets: &'a dyn Secrets,
 }

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::pager::{Page, Pager, Step};
 use super::{Common, Kind, Source};
-use crate::cloud::error::{ApiError, describe};
-use crate::cloud::{Credentials, region};
+use crate::cloud::credential::Surroundings;
+use crate::cloud::error::describe;
+use crate::cloud::{Api, Call, Credential, region};
 use crate::document::{Level, Table, nearest};
-use crate::http::{Answer, Client, Egress, Error, Method, Options, Overlong, Url};
+use crate::http::{Answer, Url};
 use crate::model::job::{Job, Status, Text};
 use crate::model::listing::{Fault, FaultKind, Listing, Point, Rows};
 use crate::model::name::JobId;
@@ -25,8 +25,6 @@ use crate::model::notification::SourceFacts;
 
 pub(super) const KIND: Kind = Kind { name: "swr", about: "the jobs of Huawei Cloud SWR Enterprise Edition", read };
 
-/// A page of 100 jobs is some 34 kB; this leaves room for reasons of a hundred kB each.
-const PAGE_BYTES_MAX: usize = 16 << 20;
 /// Text fields are cut here: a reason is to be read by people.
 const TEXT_MAX: usize = 64 << 10;
 /// A listing that moves while it is read is read again this often before it is called incomplete.
@@ -37,16 +35,14 @@ const LISTING_MAX: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 struct Swr {
     facts: Arc<SourceFacts>,
-    client: Client,
+    api: Api,
     jobs: Url,
-    credentials: Credentials,
 }
 
 fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Source>> {
     let region = table.string("region");
     let endpoint = table.string("endpoint");
     let project = table.required("project_id", "the project's id: console, \"My Credentials\"");
-    let credentials = Credentials::read(table, common.secrets);
     if let Some(region) = &region
         && !region::REGIONS.contains(&region.value.as_str())
     {
@@ -65,7 +61,7 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Source>> {
             return None;
         }
     };
-    let base = match endpoint_url(&text) {
+    let base = match region::endpoint(&text) {
         Ok(url) => url,
         Err(why) => {
             table.error(
@@ -89,14 +85,17 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Source>> {
         return None;
     }
     let jobs = base.join(&format!("v2/{}/jobs", project.value)).ok()?;
-    let options = Options {
+    let ca = common.ca.as_deref();
+    let around = Surroundings {
+        pool: common.pool,
+        region: region.as_ref().map(|region| region.value.as_str()),
+        project: &project.value,
         timeout: common.timeout,
-        body_max: PAGE_BYTES_MAX,
-        egress: Egress::anywhere(),
-        ca: common.ca.clone(),
-        gzip: true,
+        ca,
     };
-    let client = Client::new(options)
+    let credential = Credential::read(table, common.secrets, &around);
+    let sts = sts(table, region.as_ref().map(|region| region.value.as_str()));
+    let api = Api::new(common.pool, (common.timeout, ca), credential?, &base, &project.value, sts)
         .map_err(|error| {
             table.error("tls", table.span(), format!("the certificates cannot be used: {error}"), "check `ca_file`")
         })
@@ -107,21 +106,22 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Source>> {
         region: region.map(|region| region.value),
         project_id: project.value,
     };
-    Some(Arc::new(Swr { facts: Arc::new(facts), client, jobs, credentials: credentials? }))
+    Some(Arc::new(Swr { facts: Arc::new(facts), api, jobs }))
 }
 
-/// The endpoint with a slash at its end, so that paths can be joined to it.
-fn endpoint_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|error| error.to_string())?;
-    let host = url.host_str().unwrap_or_default();
-    let loopback = host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if loopback => Ok(url),
-        "http" => Err("http is accepted for loopback addresses only: the token would travel in clear".into()),
-        other => Err(format!("{other} is not https")),
-    }
+/// Where refusals are explained: the region's, or what `sts_endpoint` says.
+fn sts(table: &Table<'_>, region: Option<&str>) -> Option<(Url, String)> {
+    let named = table.string("sts_endpoint");
+    let text = match (&named, region) {
+        (Some(named), _) => named.value.clone(),
+        (None, Some(region)) => region::sts(region),
+        (None, None) => return None,
+    };
+    let url = region::endpoint(&text).map_err(|why| {
+        let span = named.as_ref().map_or_else(|| table.span(), |named| named.span.clone());
+        table.error("endpoint", span, format!("the STS endpoint cannot be used: {why}"), region::sts("cn-north-4"));
+    });
+    Some((url.ok()?, region.map_or("cn-north-4", region::sts_region).to_owned()))
 }
 
 #[async_trait]
@@ -187,45 +187,13 @@ impl Swr {
         url.query_pairs_mut().append_pair("offset", &offset.to_string()).append_pair("limit", &limit.to_string());
         let answer = self.get(url).await?;
         if answer.status != 200 {
-            return Err(self.sort(&answer));
+            return Err(self.api.fault(&answer, "swr:instance:listJobs").await);
         }
         page(&answer).map_err(|why| fault(FaultKind::Malformed, format!("HTTP 200, but no listing: {why}")))
     }
 
     async fn get(&self, url: Url) -> Result<Answer, Fault> {
-        let Credentials::Token(token) = &self.credentials;
-        let mut value = reqwest::header::HeaderValue::from_str(token.expose_secret())
-            .map_err(|_| fault(FaultKind::Unauthorized, "the token cannot be sent".into()))?;
-        value.set_sensitive(true);
-        let request = self.client.request(Method::GET, url).header("X-Auth-Token", value);
-        let request = request.header("Accept", "application/json");
-        self.client.send(request, Overlong::Fail).await.map_err(|error| match error {
-            Error::Overlong(_) => fault(FaultKind::Malformed, error.to_string()),
-            Error::Timeout | Error::Broken(_) | Error::Forbidden(_) => fault(FaultKind::Unavailable, error.to_string()),
-        })
-    }
-
-    /// Sorts an error answer by what to do about it.
-    fn sort(&self, answer: &Answer) -> Fault {
-        let error = ApiError::read(answer);
-        let mut text = self.credentials.redact(&error.line(answer));
-        let asked = answer.header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-        let (kind, hint) = match answer.status {
-            401 => (
-                FaultKind::Unauthorized,
-                "the token was not accepted: it lasts 24 hours and is valid in one project of one region",
-            ),
-            403 => (FaultKind::Unauthorized, "the user needs the permission swr:instance:listJobs"),
-            429 => (FaultKind::Throttled, ""),
-            300..=399 => (FaultKind::Misdirected, "redirects are not followed: check `endpoint`"),
-            400..=499 => (FaultKind::Misdirected, "check `region`, `endpoint` and `project_id`"),
-            500..=599 => (FaultKind::Unavailable, ""),
-            _ => (FaultKind::Malformed, "this is no answer of the listing call"),
-        };
-        if !hint.is_empty() {
-            text += &format!("; {hint}");
-        }
-        Fault { kind, text, retry_after: asked.or_else(|| error.window()) }
+        self.api.call(&Call::get(url)).await
     }
 }
 
