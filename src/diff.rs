@@ -35,6 +35,8 @@ pub struct Policy {
     pub gone_after: u8,
     /// Complete listings in a row that show a stale row before it is believed.
     pub stale_after: u8,
+    /// When more than this share of the jobs, in percent, is missing at once, the source is at fault and not the jobs.
+    pub vanish_percent_max: u8,
     /// A transition last seen before longer ago than this is marked late.
     pub late_after: Duration,
     /// At the baseline, jobs that changed within this time are told as first seen; `None` tells of none.
@@ -43,9 +45,18 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { gone_after: 3, stale_after: 10, late_after: Duration::from_secs(300), baseline_within: None }
+        Self {
+            gone_after: 3,
+            stale_after: 10,
+            vanish_percent_max: 50,
+            late_after: Duration::from_secs(300),
+            baseline_within: None,
+        }
     }
 }
+
+/// Fewer jobs than this may vanish at once, whatever share they are.
+const VANISHED_MIN: usize = 5;
 
 /// What a listing changes. Jobs that did not change are in neither list, and were not copied.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,7 +88,25 @@ pub fn to_confirm<'a>(before: &'a Snapshot, listing: &Listing, policy: &Policy, 
     due.into_iter().take(max).map(|known| &known.job.id).collect()
 }
 
-/// Compares a listing with what is known.
+/// Jobs to ask for one by one when most have vanished at once: enough to tell a fault of the listing from a deletion.
+pub fn to_sample<'a>(before: &'a Snapshot, listing: &Listing, max: usize) -> Vec<&'a JobId> {
+    let mut absent = absent(before, listing.rows());
+    absent.sort_by_key(|known| (known.job.status.is_final(), known.job.id.clone()));
+    absent.into_iter().take(max).map(|known| &known.job.id).collect()
+}
+
+/// How many known jobs the listing does not show, if that is more than can be believed of `living` jobs.
+pub fn vanished(before: &Snapshot, listing: &Listing, policy: &Policy, living: usize) -> Option<usize> {
+    let Listing::Complete(rows) = listing else { return None };
+    before.complete_at?;
+    let absent = absent(before, rows);
+    // Those that were missing before are already on their way out.
+    let fresh = absent.iter().filter(|known| known.missing == 0).count();
+    let many = fresh >= VANISHED_MIN && fresh * 100 > living * usize::from(policy.vanish_percent_max);
+    many.then_some(absent.len())
+}
+
+/// Compares a listing with what is known. `before` need not hold jobs whose rows say exactly what is known.
 pub fn diff(
     source: &SourceName,
     before: &Snapshot,
@@ -88,7 +117,7 @@ pub fn diff(
 ) -> Difference {
     let (rows, complete) = match listing {
         Listing::Complete(rows) => (rows, true),
-        Listing::Incomplete { rows, .. } => (rows, false),
+        Listing::Brief(rows) | Listing::Incomplete { rows, .. } => (rows, false),
     };
     let first = before.complete_at.is_none();
     if first && !complete {
@@ -194,6 +223,12 @@ impl Differ<'_> {
         let seen_before = Some(self.before.last_seen(known));
         let transition = self.transition(Arc::new(job.clone()), from, to, seen_before, skipped, known.seq + 1);
         let seq = known.seq + 1;
+        let mut job = job;
+        if job.updated() < known.job.updated() {
+            // An ending that was believed although it is older: the newer time stays, so that the row it replaced, which
+            // another backend may still show, does not take it back.
+            job.updated_at.clone_from(&known.job.updated_at);
+        }
         let known = Known { job, seq, status_since: self.now, seen_at: self.now, missing: 0, stale: 0, gone: false };
         Change { known, transition: Some(transition) }
     }

@@ -1,18 +1,20 @@
 //! One poll decided: stories about the differ and the planner, which are plain functions over values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jobwatch::diff::{Points, Policy, to_confirm};
 use jobwatch::document::File;
+use jobwatch::model::delivery::Owed;
+use jobwatch::model::index::Index;
 use jobwatch::model::job::{Job, Status};
 use jobwatch::model::listing::{Fault, FaultKind, Listing, Point};
-use jobwatch::model::memory::Memory;
+use jobwatch::model::memory::{Memory, Sight};
 use jobwatch::model::notification::{Event, SourceFacts};
 use jobwatch::model::time::Timestamp;
-use jobwatch::plan::{Input, Plan, SelfWatch, plan};
+use jobwatch::plan::{Input, Plan, SelfWatch, View, lookout, plan};
 use jobwatch::rules::{RuleSet, Surroundings, load};
 use proptest::prelude::*;
 
@@ -72,13 +74,28 @@ impl World {
         self.poll(Listing::Incomplete { rows: jobs.to_vec().into(), fault })
     }
 
+    /// What is told of the sources' visibility now.
+    fn look(&mut self, plan: &Plan) -> Vec<Owed> {
+        let view =
+            View { source: Arc::clone(&plan.source), sight: plan.sight, fault: plan.fault.clone(), seen_since: None };
+        let outlook = lookout(&[&view], &self.watch, true, plan.at);
+        outlook.told.iter().for_each(|(_, since)| self.memory.sight.told_since = *since);
+        outlook.owed
+    }
+
     /// Decides a poll, remembers what it says as a store would, and lets half a minute pass.
     fn poll(&mut self, listing: Listing) -> Plan {
         let source =
             Arc::new(SourceFacts { name: "prod".into(), kind: "swr".into(), region: None, project_id: "p".into() });
         let points = std::mem::take(&mut self.points);
-        let (before, rules, policy, watch, now) = (&self.memory, &self.rules, &self.policy, &self.watch, self.now);
-        let plan = plan(Input { source: &source, before, listing, points, rules, policy, watch, now });
+        let (before, rules, policy, now) = (&self.memory, &self.rules, &self.policy, self.now);
+        let living = before.snapshot.jobs.values().filter(|known| !known.gone).count();
+        let (small, rows) = indexed(before, &listing);
+        let narrow = Input { source: &source, before: &small, living, listing: rows, points, rules, policy, now };
+        let points = narrow.points.clone();
+        let narrow = plan(narrow);
+        let plan = plan(Input { source: &source, before, living, listing, points, rules, policy, now });
+        assert_eq!(sorted(narrow), sorted(plan.clone()), "what the index leaves out makes no difference");
         for change in &plan.difference.changes {
             self.memory.snapshot.jobs.insert(change.known.job.id.clone(), change.known.clone());
         }
@@ -90,6 +107,35 @@ impl World {
         self.now = now.plus(Duration::from_secs(30));
         plan
     }
+}
+
+/// The listing as a source gives it that compares rows with an index while it reads, and the memory as it is loaded then.
+fn indexed(memory: &Memory, listing: &Listing) -> (Memory, Listing) {
+    let mut index = Index::default();
+    memory.snapshot.jobs.values().for_each(|known| index.put(known));
+    let mut rows = listing.rows().clone();
+    rows.listed = rows.jobs.iter().map(|job| index.key(job.id.as_str())).collect();
+    rows.jobs.retain(|job| index.is_news(job));
+    let unlisted = if matches!(listing, Listing::Complete(_)) { index.unlisted(&rows.listed) } else { HashSet::new() };
+    let mut small = memory.clone();
+    small
+        .snapshot
+        .jobs
+        .retain(|id, _| unlisted.contains(&index.key(id.as_str())) || rows.jobs.iter().any(|job| job.id == *id));
+    let listing = match listing {
+        Listing::Complete(_) => Listing::Complete(rows),
+        Listing::Brief(_) => Listing::Brief(rows),
+        Listing::Incomplete { fault, .. } => Listing::Incomplete { rows, fault: fault.clone() },
+    };
+    (small, listing)
+}
+
+/// What a listing leaves out is found in no particular order.
+fn sorted(mut plan: Plan) -> Plan {
+    plan.difference.changes.sort_by(|a, b| a.known.job.id.cmp(&b.known.job.id));
+    plan.owed.sort_by(|a, b| a.id.cmp(&b.id));
+    plan.matches.sort_by(|a, b| a.1.id.cmp(&b.1.id));
+    plan
 }
 
 fn job(id: &str, status: &str, updated: u32) -> Job {
@@ -304,22 +350,122 @@ fn blindness_is_told_once_and_so_is_its_end() {
     let mut world = World::knowing(TELL_FAILURES, &[]);
     let mut told = Vec::new();
     for _ in 0..20 {
-        told.extend(world.see_part(&[]).owed.into_iter().map(|owed| owed.notification));
+        let plan = world.see_part(&[]);
+        assert!(plan.owed.is_empty());
+        told.extend(world.look(&plan).into_iter().map(|owed| owed.notification));
     }
     assert_eq!(told.len(), 1);
     assert_eq!((told[0].event, told[0].title.as_str()), (Event::AgentBlind, "prod: no complete listing for 5 min"));
     assert!(told[0].body.contains("HTTP 503"));
     let restored = world.see(&[]);
-    assert_eq!(restored.owed[0].notification.event, Event::AgentRestored);
-    assert_eq!(restored.owed[0].notification.title, "prod: listings are complete again after 10 min 30 s");
-    assert!(world.see(&[]).owed.is_empty());
+    let restored = world.look(&restored);
+    assert_eq!(restored[0].notification.event, Event::AgentRestored);
+    assert_eq!(restored[0].notification.title, "prod: listings are complete again after 10 min 30 s");
+    let after = world.see(&[]);
+    assert!(world.look(&after).is_empty());
+}
+
+fn view(name: &str, blind: Option<u64>, told: Option<u64>) -> View {
+    let at = |seconds: u64| START.plus(Duration::from_secs(seconds));
+    View {
+        source: Arc::new(SourceFacts { name: name.into(), kind: "swr".into(), region: None, project_id: "p".into() }),
+        sight: Sight { blind_since: blind.map(at), told_since: told.map(at), vanished: 0 },
+        fault: blind.map(|_| Fault {
+            kind: FaultKind::Unavailable,
+            text: format!("{name} is away"),
+            retry_after: None,
+        }),
+        seen_since: blind.is_none().then(|| at(1_000)),
+    }
+}
+
+fn looked(views: &[View], seconds: u64) -> Vec<(Event, String, String)> {
+    let watch = SelfWatch { notify: vec!["ops".into()], blind_after: Duration::from_secs(300) };
+    let views: Vec<&View> = views.iter().collect();
+    let outlook = lookout(&views, &watch, true, START.plus(Duration::from_secs(seconds)));
+    let told = |owed: Owed| (owed.notification.event, owed.notification.title, owed.notification.body);
+    outlook.owed.into_iter().map(told).collect()
+}
+
+#[test]
+fn when_a_region_is_out_one_message_names_every_source() {
+    // Three sources went blind within half a minute; a fourth is seen.
+    let views = [view("a", Some(0), None), view("b", Some(10), None), view("c", Some(30), None), view("d", None, None)];
+    assert_eq!(looked(&views, 299), []);
+    assert_eq!(looked(&views, 305), [], "the others will be due in a moment");
+    let told = looked(&views, 330);
+    let (event, title, body) = &told[0];
+    assert_eq!(
+        (told.len(), *event, title.as_str()),
+        (1, Event::AgentBlind, "3 sources: no complete listing for up to 5 min 30 s")
+    );
+    assert!(
+        body.contains("a is away") && body.contains("c is away") && !body.contains('d'.to_string().repeat(2).as_str())
+    );
+    let back = [view("a", None, Some(0)), view("b", None, Some(10)), view("c", Some(30), Some(30))];
+    assert_eq!(looked(&back, 1_005), [], "the third may be back in a moment");
+    assert_eq!(looked(&back, 1_020)[0].1, "2 sources: listings are complete again after up to 17 min");
+}
+
+#[test]
+fn one_blind_source_is_told_at_once_and_a_late_one_waits_for_nobody_long() {
+    assert_eq!(looked(&[view("a", Some(0), None)], 300).len(), 1);
+    let views = [view("a", Some(0), None), view("b", Some(200), None)];
+    assert_eq!(looked(&views, 319), []);
+    assert_eq!(looked(&views, 320)[0].1, "a: no complete listing for 5 min 20 s");
+}
+
+/// A world that knows so many running jobs.
+fn crowd(count: usize) -> (World, Vec<Job>) {
+    let jobs: Vec<Job> = (0..count).map(|n| job(&format!("j{n:03}"), "Running", 1)).collect();
+    (World::knowing(TELL_FAILURES, &jobs), jobs)
+}
+
+#[test]
+fn most_jobs_vanishing_at_once_is_a_fault_of_the_source_and_told_as_one() {
+    let (mut world, jobs) = crowd(100);
+    world.points.insert("j050".into(), Point::Found(job("j050", "Running", 1)));
+    let plan = world.see(&jobs[..40]);
+    assert_eq!((plan.complete, plan.difference.changes.len(), plan.jobs), (false, 0, 100));
+    assert_eq!(plan.fault.as_ref().unwrap().kind, FaultKind::Vanished);
+    let told = world.look(&plan);
+    assert_eq!(told.len(), 1, "at once, and once");
+    assert!(told[0].notification.body.contains("60 of 100 jobs are missing"), "{}", told[0].notification.body);
+    let plan = world.see(&jobs);
+    assert!(plan.complete && plan.difference.transitions().next().is_none());
+    assert_eq!(world.look(&plan)[0].notification.event, Event::AgentRestored);
+}
+
+#[test]
+fn most_jobs_that_are_really_gone_are_believed_in_the_end() {
+    let (mut world, jobs) = crowd(100);
+    let mut polls = 0;
+    while world.memory.snapshot.jobs.values().filter(|known| known.gone).count() < 60 {
+        polls += 1;
+        assert!(polls < 40, "never believed");
+        world.points = jobs[40..].iter().map(|job| (job.id.clone(), Point::NotFound)).collect();
+        world.see(&jobs[..40]);
+    }
+    assert_eq!(
+        polls, 14,
+        "twelve listings before it is believed, the twelfth of them the first of three without the jobs"
+    );
+}
+
+#[test]
+fn half_of_the_jobs_may_go_the_usual_way() {
+    let (mut world, jobs) = crowd(100);
+    assert!(world.see(&jobs[..50]).complete);
+    assert!(world.see(&jobs[..50]).complete, "they were missing before: that is no new disappearance");
 }
 
 #[test]
 fn a_short_fault_is_told_to_nobody() {
     let mut world = World::knowing(TELL_FAILURES, &[]);
-    assert!(world.see_part(&[]).owed.is_empty());
-    assert!(world.see(&[]).owed.is_empty());
+    let plan = world.see_part(&[]);
+    assert!(world.look(&plan).is_empty());
+    let plan = world.see(&[]);
+    assert!(world.look(&plan).is_empty());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use jobwatch::model::memory::{Memory, Sight};
 use jobwatch::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use jobwatch::model::snapshot::{Change, Known};
 use jobwatch::model::time::Timestamp;
-use jobwatch::store::{self, Access, Again, Commit, Error, Filter, Record, Store, Trouble};
+use jobwatch::store::{self, Access, Again, Commit, Error, Filter, Record, Store, Told, Trouble, Wanted};
 
 const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
@@ -83,12 +83,13 @@ async fn what_a_poll_decided_is_there_after_a_restart_to_the_last_field() {
         id: "alr_1".into(),
         rule: "create-failed".into(),
         source: prod(),
+        subject: "a".into(),
         severity: Severity::Critical,
         count: 2,
         first_seen: seconds(0),
         last_seen: seconds(9),
     };
-    let sight = Sight { blind_since: Some(seconds(4)), told: true };
+    let sight = Sight { blind_since: Some(seconds(4)), told_since: None, vanished: 3 };
     {
         let store = open(directory.path()).await.unwrap();
         let changes = vec![Change { known: known.clone(), transition: None }];
@@ -96,14 +97,54 @@ async fn what_a_poll_decided_is_there_after_a_restart_to_the_last_field() {
         assert_eq!(store.commit(all).await.unwrap(), 1);
     }
     let store = open(directory.path()).await.unwrap();
-    let memory = store.load(&prod()).await.unwrap();
+    let memory = store.load(&prod(), Wanted::everything()).await.unwrap();
     let mut expected = Memory { sight, ..Memory::default() };
     expected.snapshot.complete_at = Some(START);
     expected.snapshot.jobs.insert(known.job.id.clone(), known);
     expected.alerts.insert(alert.id.clone(), alert);
     assert_eq!(memory, expected);
     assert_eq!(claim(&*store, 0, 9).await[0].frozen, frozen("msg_1", "a"));
-    assert_eq!(store.load(&SourceName::from("other")).await.unwrap(), Memory::default());
+    assert_eq!(store.load(&SourceName::from("other"), Wanted::everything()).await.unwrap(), Memory::default());
+}
+
+fn known(id: &str, missing: u8, gone: bool) -> Change {
+    let job = Job::bare(id, Status::Running);
+    let known = Known { job, seq: 0, status_since: START, seen_at: START, missing, stale: 0, gone };
+    Change { known, transition: None }
+}
+
+#[tokio::test]
+async fn only_the_jobs_that_are_wanted_are_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let changes = vec![known("a", 0, false), known("b", 0, false), known("c", 1, false), known("d", 3, true)];
+    store.commit(Commit { changes, ..commit(vec![]) }).await.unwrap();
+    let load = async |wanted| {
+        let memory = store.load(&prod(), wanted).await.unwrap();
+        let mut ids: Vec<String> = memory.snapshot.jobs.keys().map(ToString::to_string).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(load(Wanted::default()).await, [""; 0]);
+    assert_eq!(load(Wanted { ids: vec!["a".into(), "d".into(), "x".into()], others: None }).await, ["a", "d"]);
+    assert_eq!(load(Wanted { ids: vec!["a".into()], others: Some(Arc::new(|id| id >= "c")) }).await, ["a", "c"]);
+    let (index, baseline) = store.index(&prod()).await.unwrap();
+    assert_eq!((index.len(), baseline), (3, true));
+    assert!(!index.is_news(&Job::bare("a", Status::Running)) && index.is_news(&Job::bare("c", Status::Running)));
+}
+
+#[tokio::test]
+async fn what_was_told_of_a_blind_source_is_kept_with_the_delivery_that_tells_it_and_a_poll_does_not_undo_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let blind = Sight { blind_since: Some(seconds(4)), ..Sight::default() };
+    store.commit(Commit { sight: blind, complete: false, ..commit(vec![]) }).await.unwrap();
+    let told = Told { sources: vec![(prod(), Some(seconds(4)))], deliveries: vec![frozen("msg_blind", "agent")] };
+    store.tell(told).await.unwrap();
+    store.commit(Commit { sight: blind, complete: false, ..commit(vec![]) }).await.unwrap();
+    let sights = store.sights().await.unwrap();
+    assert_eq!(sights, [(prod(), Sight { told_since: Some(seconds(4)), ..blind })]);
+    assert_eq!(ids(&claim(&*store, 5, 9).await), ["msg_blind"]);
 }
 
 #[tokio::test]

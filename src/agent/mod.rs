@@ -5,6 +5,7 @@
 //! would have woken by itself. Whatever happens is told to an [`Observer`]; logs, readiness and the demo are observers.
 
 mod dispatch;
+mod lookout;
 mod observer;
 mod pulse;
 mod shutdown;
@@ -14,6 +15,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 pub use observer::{Observer, Seen};
 pub use pulse::Pulse;
@@ -42,6 +45,34 @@ pub struct SourceSetup {
     pub poll_every: Duration,
     /// How its listings are compared.
     pub policy: crate::diff::Policy,
+    /// How much of it is read.
+    pub strategy: Strategy,
+}
+
+/// How much of a listing is read at a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strategy {
+    /// Whether brief looks will do.
+    pub mode: Mode,
+    /// How often the listing is read whole all the same.
+    pub full_every: Duration,
+}
+
+/// Whether brief looks will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Never.
+    Full,
+    /// Always, between whole listings.
+    Incremental,
+    /// When there are so many jobs that it pays.
+    Auto,
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        Self { mode: Mode::Auto, full_every: Duration::from_secs(600) }
+    }
 }
 
 /// A receiver and how it is served.
@@ -86,6 +117,9 @@ pub struct Agent {
     lanes: BTreeMap<ReceiverName, Arc<Lane>>,
     rules: RwLock<Arc<RuleSet>>,
     pulse: Arc<Pulse>,
+    /// One for each source.
+    desks: Vec<Mutex<watch::Desk>>,
+    lookout: lookout::Lookout,
 }
 
 impl fmt::Debug for Agent {
@@ -104,7 +138,9 @@ impl Agent {
         let lane = |name: &ReceiverName| (name.clone(), Arc::new(Lane::new(name.clone(), Arc::clone(&shared))));
         let lanes = shared.receivers.keys().map(lane).collect();
         let rules = RwLock::new(Arc::new(rules));
-        Arc::new(Self { shared, sources, lanes, rules, pulse })
+        let desks = sources.iter().map(|_| Mutex::default()).collect();
+        let lookout = lookout::Lookout::default();
+        Arc::new(Self { shared, sources, lanes, rules, pulse, desks, lookout })
     }
 
     /// Starts every loop. They end when `shutdown` asks them to.
@@ -115,14 +151,16 @@ impl Agent {
         for at in 0..self.sources.len() {
             tasks.spawn(watch::run(Arc::clone(self), at, shutdown.clone(), self.pulse.heart()));
         }
+        tasks.spawn(lookout::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
     }
 
     /// Polls every source once and delivers what is due once; for the one-shot command.
     pub async fn once(&self) -> Vec<(SourceName, Result<Plan, store::Error>)> {
         let mut plans = Vec::new();
-        for setup in &self.sources {
-            plans.push((setup.source.facts().name.clone(), self.poll(setup).await));
+        for (at, setup) in self.sources.iter().enumerate() {
+            plans.push((setup.source.facts().name.clone(), self.poll(at).await));
         }
+        self.look(false).await;
         self.turn().await;
         plans
     }
@@ -140,7 +178,8 @@ impl Agent {
     pub async fn rehearse(&self) -> Vec<(SourceName, Result<Plan, store::Error>)> {
         let mut plans = Vec::new();
         for setup in &self.sources {
-            plans.push((setup.source.facts().name.clone(), self.decide(setup).await));
+            let plan = self.decide(setup, &mut watch::Desk::default()).await;
+            plans.push((setup.source.facts().name.clone(), plan));
         }
         plans
     }

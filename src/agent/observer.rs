@@ -19,6 +19,13 @@ pub enum Seen<'a> {
         /// How long listing, deciding and committing took.
         took: Duration,
     },
+    /// What a source has to say besides its listing.
+    Remarked {
+        /// Which.
+        source: &'a SourceName,
+        /// In words; none when there is nothing to say any more.
+        remarks: &'a [String],
+    },
     /// An attempt was made and recorded.
     Attempted {
         /// The delivery.

@@ -6,12 +6,19 @@ use std::time::Duration;
 use super::observer::Seen;
 use super::pulse::Heart;
 use super::shutdown::Shutdown;
-use super::{Agent, SourceSetup};
-use crate::diff::{Points, to_confirm};
-use crate::model::listing::{Fault, FaultKind, Point};
+use super::{Agent, Mode, SourceSetup, Strategy};
+use crate::diff::{Points, to_confirm, to_sample, vanished};
+use crate::model::index::Index;
+use crate::model::listing::{Fault, FaultKind, Listing, Point};
 use crate::model::name::JobId;
+use crate::model::time::Timestamp;
 use crate::plan::{Input, Plan, plan};
-use crate::store;
+use crate::store::{self, Wanted};
+
+/// With `auto`, sources with more jobs than this are mostly read briefly: below, a whole listing costs as little.
+const AUTO_MIN: usize = 300;
+/// The first polls of many sources are so far apart.
+const SPREAD_START: Duration = Duration::from_millis(10);
 
 /// Single-job calls in one poll; more missing jobs wait for the next.
 const POINTS_MAX: usize = 20;
@@ -26,14 +33,24 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// What a poll may take, all pages and retries in it.
 const POLL_MAX: Duration = Duration::from_secs(400);
 
-/// Polls a source until the agent stops. The first poll is at once.
+/// Polls a source until the agent stops. The first poll is at once; with many sources, each has its turn within the first
+/// interval.
 pub(super) async fn run(agent: Arc<Agent>, at: usize, shutdown: Shutdown, heart: Heart) {
     let setup = &agent.sources[at];
-    let mut faults = 0_u32;
-    while !shutdown.is_requested() {
+    let turn = u32::try_from(at).unwrap_or(u32::MAX);
+    let whole = SPREAD_START.saturating_mul(u32::try_from(agent.sources.len()).unwrap_or(u32::MAX));
+    let mut wait = whole.min(setup.poll_every).mul_f64(f64::from(turn) / agent.sources.len().max(1) as f64);
+    let mut slowness = Slowness::default();
+    loop {
+        heart.beat(wait);
+        tokio::select! {
+            () = tokio::time::sleep(wait), if !wait.is_zero() => {}
+            () = shutdown.requested() => return,
+            () = std::future::ready(()), if wait.is_zero() => {}
+        }
         heart.beat(POLL_MAX);
         let polled = tokio::select! {
-            polled = agent.poll(setup) => polled,
+            polled = agent.poll(at) => polled,
             // A poll that has not committed can be abandoned: the next one finds the same.
             () = shutdown.requested() => return,
         };
@@ -41,29 +58,39 @@ pub(super) async fn run(agent: Arc<Agent>, at: usize, shutdown: Shutdown, heart:
             Ok(plan) => plan.fault,
             Err(_) => Some(Fault { kind: FaultKind::Unavailable, text: String::new(), retry_after: None }),
         };
-        faults = if fault.is_some() { faults.saturating_add(1) } else { 0 };
-        let wait = pause(setup.poll_every, faults, fault.as_ref(), (agent.shared.chance)());
-        heart.beat(wait);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = shutdown.requested() => return,
-        }
+        wait = slowness.next(setup.poll_every, fault.as_ref(), (agent.shared.chance)());
     }
 }
 
-/// The time to the next poll: the interval, spread a little; longer after faults; never less than the cloud asked for.
-fn pause(every: Duration, faults: u32, fault: Option<&Fault>, chance: f64) -> Duration {
-    let spread = 1.0 - SPREAD + 2.0 * SPREAD * chance;
-    let factor = match fault.map(|fault| fault.kind) {
-        None | Some(FaultKind::Shifted) => 1,
-        Some(FaultKind::Unavailable | FaultKind::Malformed | FaultKind::Throttled) => {
-            1 << faults.saturating_sub(1).min(2)
+/// How much a source is slowed down: doubled by trouble, halved by every complete listing.
+#[derive(Debug, Default)]
+struct Slowness {
+    doublings: u32,
+}
+
+impl Slowness {
+    /// The time to the next poll: the interval, spread a little; longer after faults; never less than the cloud asked for.
+    fn next(&mut self, every: Duration, fault: Option<&Fault>, chance: f64) -> Duration {
+        let max = match fault.map(|fault| fault.kind) {
+            None => {
+                self.doublings = self.doublings.saturating_sub(1);
+                u32::MAX
+            }
+            Some(FaultKind::Shifted | FaultKind::Vanished) => 0,
+            Some(FaultKind::Unavailable | FaultKind::Malformed) => 2,
+            Some(FaultKind::Throttled | FaultKind::Unauthorized | FaultKind::Misdirected) => 4,
+        };
+        let doublings = self.doublings.min(max);
+        if fault.is_some() {
+            self.doublings = (self.doublings + 1).min(max);
         }
-        Some(FaultKind::Unauthorized | FaultKind::Misdirected) => 1 << faults.saturating_sub(1).min(4),
-    };
-    let slowed = if factor > 1 { every.saturating_mul(factor).min(PAUSE_MAX.max(every)) } else { every };
-    let asked = fault.and_then(|fault| fault.retry_after).unwrap_or_default().min(RETRY_AFTER_MAX);
-    slowed.mul_f64(spread).max(asked)
+        let spread = 1.0 - SPREAD + 2.0 * SPREAD * chance;
+        let slowed = every.saturating_mul(1 << doublings.min(8));
+        let slowed = if doublings > 0 { slowed.min(PAUSE_MAX.max(every)) } else { every };
+        let asked = fault.and_then(|fault| fault.retry_after).unwrap_or_default().min(RETRY_AFTER_MAX);
+        // Those who were asked to wait together do not come back together.
+        slowed.mul_f64(spread).max(asked.mul_f64(1.0 + SPREAD * chance))
+    }
 }
 
 /// Asks for jobs one by one; stops when one is not answered, or when it takes too long: the rest waits for the next poll.
@@ -84,21 +111,57 @@ async fn confirm(setup: &SourceSetup, ids: Vec<&JobId>) -> Points {
     points
 }
 
+/// What is remembered of a source between two polls besides what is in the store; all of it can be made anew.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    known: Option<Desktop>,
+}
+
+#[derive(Debug)]
+struct Desktop {
+    index: Index,
+    baseline: bool,
+    /// When the listing was last read whole.
+    whole_at: Option<Timestamp>,
+}
+
+impl Desktop {
+    /// Whether only a whole listing will do now.
+    fn must_be_whole(&self, strategy: &Strategy, now: Timestamp) -> bool {
+        let brief = match strategy.mode {
+            Mode::Full => false,
+            Mode::Incremental => true,
+            Mode::Auto => self.index.len() > AUTO_MIN,
+        };
+        let overdue = self.whole_at.is_none_or(|at| now.since(at) >= strategy.full_every || at > now);
+        // Jobs that are missing wait for whole listings to say whether they are gone.
+        !brief || !self.baseline || overdue || !self.index.missing().is_empty()
+    }
+}
+
 impl Agent {
     /// One poll: list, plan, commit.
-    pub(super) async fn poll(&self, setup: &SourceSetup) -> Result<Plan, store::Error> {
+    pub(super) async fn poll(&self, at: usize) -> Result<Plan, store::Error> {
+        let setup = &self.sources[at];
+        let mut desk = self.desks[at].lock().await;
         let watch = self.shared.clock.stopwatch();
         let polled = async {
-            let plan = self.decide(setup).await?;
+            let plan = self.decide(setup, &mut desk).await?;
             let deliveries = self.commit(&plan).await?;
             Ok((plan, deliveries))
         };
         match polled.await {
             Ok((plan, deliveries)) => {
+                desk.note(&plan);
                 self.shared.observer.see(&Seen::Polled { plan: &plan, deliveries, took: watch.elapsed() });
+                let source = &plan.source.name;
+                self.shared.observer.see(&Seen::Remarked { source, remarks: &setup.source.remarks() });
+                self.lookout.note(&plan);
                 Ok(plan)
             }
             Err(error) => {
+                // What the store has now is not known for sure: the index is made anew.
+                desk.known = None;
                 self.shared.observer.see(&Seen::PollLost { source: &setup.source.facts().name, error: &error });
                 Err(error)
             }
@@ -106,15 +169,32 @@ impl Agent {
     }
 
     /// Lists a source and decides what that means. Writes nothing.
-    pub(super) async fn decide(&self, setup: &SourceSetup) -> Result<Plan, store::Error> {
+    pub(super) async fn decide(&self, setup: &SourceSetup, desk: &mut Desk) -> Result<Plan, store::Error> {
         let facts = setup.source.facts();
-        let listing = setup.source.list().await;
-        let before = self.shared.store.load(&facts.name).await?;
-        let points = confirm(setup, to_confirm(&before.snapshot, &listing, &setup.policy, POINTS_MAX)).await;
+        let desktop = match &mut desk.known {
+            Some(desktop) => desktop,
+            empty @ None => {
+                let (index, baseline) = self.shared.store.index(&facts.name).await?;
+                empty.insert(Desktop { index, baseline, whole_at: None })
+            }
+        };
+        let whole = desktop.must_be_whole(&setup.strategy, self.shared.clock.now());
+        let listing = setup.source.list(&desktop.index, whole).await;
+        let wanted = wanted(&listing, &desktop.index);
+        let before = self.shared.store.load(&facts.name, wanted).await?;
+        let living = desktop.index.len();
+        let suspect = vanished(&before.snapshot, &listing, &setup.policy, living).is_some();
+        let ask = match suspect {
+            true => to_sample(&before.snapshot, &listing, POINTS_MAX),
+            false => to_confirm(&before.snapshot, &listing, &setup.policy, POINTS_MAX),
+        };
+        let points = confirm(setup, ask).await;
         let now = self.shared.clock.now();
-        let rules = self.rules();
-        let (policy, watch) = (&setup.policy, &self.shared.watch);
-        Ok(plan(Input { source: facts, before: &before, listing, points, rules: &rules, policy, watch, now }))
+        if matches!(listing, Listing::Complete(_)) {
+            desktop.whole_at = Some(now);
+        }
+        let (rules, policy) = (self.rules(), &setup.policy);
+        Ok(plan(Input { source: facts, before: &before, living, listing, points, rules: &rules, policy, now }))
     }
 
     /// Writes a plan in one transaction and wakes whoever has something to send.
@@ -138,23 +218,57 @@ impl Agent {
     }
 }
 
+impl Desk {
+    /// The plan is written: what it changed is known now.
+    fn note(&mut self, plan: &Plan) {
+        let Some(desktop) = &mut self.known else { return };
+        plan.difference.changes.iter().for_each(|change| desktop.index.put(&change.known));
+        desktop.baseline |= plan.complete;
+    }
+}
+
+/// What is to be loaded to decide about a listing: the jobs it has news of, and those that a complete one does not show.
+fn wanted(listing: &Listing, index: &Index) -> Wanted {
+    let rows = listing.rows();
+    let ids = rows.jobs.iter().map(|job| job.id.clone()).collect();
+    let unlisted = match listing {
+        Listing::Complete(rows) => index.unlisted(&rows.listed),
+        Listing::Brief(_) | Listing::Incomplete { .. } => Default::default(),
+    };
+    if unlisted.is_empty() {
+        return Wanted { ids, others: None };
+    }
+    let keys = index.keys();
+    Wanted { ids, others: Some(Arc::new(move |id| unlisted.contains(&keys.key(id)))) }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Duration, Fault, FaultKind, pause};
+    use super::{Duration, Fault, FaultKind, Slowness};
 
     fn fault(kind: FaultKind, seconds: Option<u64>) -> Fault {
         Fault { kind, text: String::new(), retry_after: seconds.map(Duration::from_secs) }
     }
 
+    fn waits(faults: &[Option<Fault>]) -> Vec<u64> {
+        let mut slowness = Slowness::default();
+        let next = |fault: &Option<Fault>| slowness.next(Duration::from_secs(30), fault.as_ref(), 0.5).as_secs();
+        faults.iter().map(next).collect()
+    }
+
     #[test]
-    fn a_troubled_source_is_asked_less_often_and_never_sooner_than_it_asked() {
-        let every = Duration::from_secs(30);
-        let middle = |faults, fault: Option<Fault>| pause(every, faults, fault.as_ref(), 0.5).as_secs();
-        assert_eq!(middle(0, None), 30);
-        assert_eq!(middle(1, Some(fault(FaultKind::Unavailable, None))), 30);
-        assert_eq!(middle(9, Some(fault(FaultKind::Unavailable, None))), 120);
-        assert_eq!(middle(9, Some(fault(FaultKind::Unauthorized, None))), 300);
-        assert_eq!(middle(1, Some(fault(FaultKind::Throttled, Some(200)))), 200);
-        assert_eq!(pause(every, 0, None, 0.0).as_secs(), 27);
+    fn a_troubled_source_is_asked_less_often_and_recovers_step_by_step() {
+        let away = || Some(fault(FaultKind::Unavailable, None));
+        assert_eq!(waits(&[None, away(), away(), away(), away(), None, None]), [30, 30, 60, 120, 120, 60, 30]);
+        let throttled = || Some(fault(FaultKind::Throttled, None));
+        let many: Vec<_> = std::iter::repeat_with(throttled).take(6).chain([None, None]).collect();
+        assert_eq!(waits(&many), [30, 60, 120, 240, 300, 300, 240, 120]);
+    }
+
+    #[test]
+    fn a_source_that_asked_for_rest_is_not_asked_sooner() {
+        assert_eq!(waits(&[Some(fault(FaultKind::Throttled, Some(200)))]), [210]);
+        let mut slowness = Slowness::default();
+        assert_eq!(slowness.next(Duration::from_secs(30), None, 0.0).as_secs(), 27);
     }
 }

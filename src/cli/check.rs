@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{Exit, Format, Global, say_report};
+use super::{Exit, Format, Global, say_report, show};
 use crate::config::{self, Purpose};
 
 #[derive(Debug, clap::Args)]
@@ -37,6 +37,12 @@ impl Check {
             let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
             let (sources, receivers) = (plural(config.source_count, "source"), plural(config.names.len(), "receiver"));
             let rules = plural(rules.rules.len(), "rule");
+            if global.verbose > 0 {
+                for setup in &config.sources {
+                    let name = &setup.source.facts().name;
+                    writeln!(out, "source {name}: {}", show::tame(&setup.source.credential()))?;
+                }
+            }
             writeln!(out, "{} can be used: {sources}, {receivers}, {rules}", path.display())?;
         }
         Ok(Exit::Done)

@@ -62,7 +62,11 @@ impl Observer for Reporter {
                 tell(News::Polled);
             }
             Seen::Attempted { verdict: Verdict::Delivered, .. } => tell(News::Delivered),
-            Seen::Attempted { .. } | Seen::Returned { .. } | Seen::StoreFailed { .. } | Seen::PollLost { .. } => {}
+            Seen::Remarked { .. }
+            | Seen::Attempted { .. }
+            | Seen::Returned { .. }
+            | Seen::StoreFailed { .. }
+            | Seen::PollLost { .. } => {}
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::document::{File, Report};
 use crate::model::listing::{Fault, FaultKind, Listing, Rows};
 use crate::model::memory::Memory;
 use crate::model::notification::SourceFacts;
-use crate::plan::{Input, SelfWatch, plan};
+use crate::plan::{Input, plan};
 use crate::rules::{RuleSet, Surroundings, load};
 use crate::source;
 
@@ -66,23 +66,24 @@ impl Diff {
                 fault: Fault { kind: FaultKind::Malformed, text: "one page of several".into(), retry_after: None },
             },
         };
-        let (policy, watch, points) = (Policy::default(), SelfWatch::default(), Points::new());
+        // Two saved answers: nobody can be asked whether what is missing is really gone.
+        let (policy, points) = (Policy { vanish_percent_max: 100, ..Policy::default() }, Points::new());
         let baseline = plan(Input {
             source: &source,
             before: &Memory::default(),
+            living: 0,
             listing: Listing::Complete(before),
             points: Points::new(),
             rules: &RuleSet::default(),
             policy: &policy,
-            watch: &watch,
             now,
         });
         let mut memory = Memory::default();
         memory.snapshot.complete_at = Some(now);
         let known = baseline.difference.changes.into_iter().map(|change| (change.known.job.id.clone(), change.known));
         memory.snapshot.jobs.extend(known);
-        let (before, rules, policy, watch) = (&memory, &rules, &policy, &watch);
-        let plan = plan(Input { source: &source, before, listing, points, rules, policy, watch, now });
+        let (before, rules, policy, living) = (&memory, &rules, &policy, memory.snapshot.jobs.len());
+        let plan = plan(Input { source: &source, before, living, listing, points, rules, policy, now });
         match self.format {
             Format::Json => writeln!(out, "{:#}", show::plan_json(&plan))?,
             Format::Text => show::plan(&mut out, &plan)?,

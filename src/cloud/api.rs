@@ -280,3 +280,102 @@ impl Api {
         (!words.is_empty()).then(|| self.credential.redact(&words))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Api, Arc, Call, Clock, Duration, Pool, Timestamp, Url};
+    use crate::cloud::Limits;
+    use crate::cloud::credential::{Credential, Surroundings};
+    use crate::config;
+    use crate::simulator::{Scenario, Swr, serve};
+
+    const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    struct World {
+        swr: Swr,
+        clock: Clock,
+        api: Api,
+        jobs: Url,
+    }
+
+    /// A service that is asked with these credentials, at a time that stands still.
+    async fn world(credentials: &str) -> World {
+        let scenario = Scenario::read("token = \"t\"\nproject_id = \"p1\"\n", "story".as_ref()).unwrap();
+        let clock = Clock::manual(START);
+        let now = clock.clone();
+        let swr = Swr::new(scenario, move || now.now());
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let base = format!("http://{}/", listener.local_addr().unwrap());
+        let router = swr.router();
+        #[expect(clippy::disallowed_methods, reason = "a server of the story, not of the product")]
+        tokio::spawn(async move { serve(listener, router, std::future::pending()).await });
+        let pool = Pool::new(clock.clone(), Limits::default());
+        let text = format!("credentials = {}", credentials.replace("$BASE", &base));
+        let timeout = Duration::from_secs(5);
+        let around = Surroundings { pool: &pool, region: None, project: "p1", timeout, ca: None };
+        let credential = config::with_table(&text, |table, secrets| Credential::read(table, secrets, &around));
+        let base = Url::parse(&base).unwrap();
+        let api = Api::new(&pool, (timeout, None), credential.unwrap(), &base, "p1", None).unwrap();
+        World { swr, clock, api, jobs: base.join("v2/p1/jobs").unwrap() }
+    }
+
+    impl World {
+        async fn ask(&self) -> u16 {
+            self.api.call(&Call::get(self.jobs.clone())).await.unwrap().status
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_revoked_is_renewed_once_a_minute_and_no_more() {
+        let world = world(
+            r#"{ kind = "password", user = "watcher", domain = "example", password = "simulated-password", iam_endpoint = "$BASE" }"#,
+        )
+        .await;
+        assert_eq!(world.ask().await, 200);
+        world.clock.advance(Duration::from_secs(61));
+        world.swr.accounts().tokens.clear();
+        assert_eq!((world.ask().await, world.swr.accounts().issued), (200, 2));
+        world.swr.accounts().tokens.clear();
+        assert_eq!((world.ask().await, world.swr.accounts().issued), (401, 2), "one renewal a minute, not a storm");
+        world.clock.advance(Duration::from_secs(61));
+        assert_eq!((world.ask().await, world.swr.accounts().issued), (200, 3));
+    }
+
+    #[tokio::test]
+    async fn a_refused_key_is_tried_again_after_six_minutes_and_works_when_it_was_mended_there() {
+        let world = world(r#"{ kind = "ak_sk", access_key = "SIMULATEDKEY", secret_key = "rotated" }"#).await;
+        assert_eq!(world.ask().await, 401);
+        let resting = world.api.call(&Call::get(world.jobs.clone())).await.unwrap_err();
+        assert!(resting.text.contains("rests for another 6 min"), "{}", resting.text);
+        assert_eq!(resting.retry_after, Some(Duration::from_secs(360)));
+        world.swr.accounts().keys.insert("SIMULATEDKEY".into(), "rotated".into());
+        world.clock.advance(Duration::from_secs(361));
+        assert_eq!((world.ask().await, world.swr.accounts().refused), (200, 1));
+    }
+
+    #[tokio::test]
+    async fn who_is_throttled_asks_nothing_until_the_window_is_over() {
+        let world = world(r#"{ kind = "token", token = "t" }"#).await;
+        world.swr.set_fault(Some(crate::simulator::Fault::Throttled));
+        assert_eq!(world.ask().await, 429);
+        world.swr.set_fault(None);
+        let requests = world.swr.requests();
+        let paused = world.api.call(&Call::get(world.jobs.clone())).await.unwrap_err();
+        assert_eq!((paused.retry_after, world.swr.requests()), (Some(Duration::from_secs(2)), requests));
+        world.clock.advance(Duration::from_secs(2));
+        assert_eq!(world.ask().await, 200);
+    }
+
+    #[tokio::test]
+    async fn a_thousand_requests_with_one_wrong_key_are_one_failure() {
+        let world = world(r#"{ kind = "ak_sk", access_key = "SIMULATEDKEY", secret_key = "wrong" }"#).await;
+        let world = Arc::new(world);
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..1_000 {
+            let world = Arc::clone(&world);
+            asking.spawn(async move { drop(world.api.call(&Call::get(world.jobs.clone())).await) });
+        }
+        asking.join_all().await;
+        assert_eq!(world.swr.accounts().refused, 1);
+    }
+}

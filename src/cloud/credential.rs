@@ -197,10 +197,9 @@ impl Credential {
             Origin::Metadata(metadata) => metadata.fetch(clock).await,
             Origin::Token(_) | Origin::Key { .. } => unreachable!("fixed credentials are not fetched"),
         };
-        fetched.map(|held| self.hold(held)).map_err(|fault| {
+        fetched.map(|held| self.hold(held)).inspect_err(|fault| {
             let until = clock.now().plus(fault.retry_after.unwrap_or_default().max(PAUSE));
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, fault.clone()));
-            fault
         })
     }
 

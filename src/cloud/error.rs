@@ -118,6 +118,14 @@ impl ApiError {
         }
     }
 
+    /// Whether a 404 speaks of the resource that was asked for, and not of a path that the gateway does not know.
+    pub fn is_missing_resource(&self, answer: &Answer) -> bool {
+        match &self.code {
+            Some(code) => !code.starts_with("APIG"),
+            None => answer.body.is_empty() || answer.header("content-type").is_some_and(|kind| kind.contains("json")),
+        }
+    }
+
     /// Whether a 403 is about the user's permissions, and not about an address, an account or a region.
     pub(super) fn is_permission(&self) -> bool {
         let code = self.code.as_deref().unwrap_or_default();

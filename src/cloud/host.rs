@@ -96,7 +96,8 @@ impl Host {
     /// What the operator should know of the clocks.
     pub(super) fn remark(&self) -> Option<String> {
         let ahead = self.ahead.load(Ordering::Relaxed);
-        let apart = span(Duration::from_micros(ahead.unsigned_abs()));
+        // An HTTP date has whole seconds: more than minutes would be a guess.
+        let apart = span(Duration::from_secs((ahead.unsigned_abs() + 30_000_000) / 60_000_000 * 60));
         let direction = if ahead > 0 { "behind" } else { "ahead of" };
         (ahead != 0).then(|| {
             format!(

@@ -6,14 +6,14 @@
 mod secret;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::agent::{ReceiverSetup, SourceSetup};
+use crate::agent::{Mode, ReceiverSetup, SourceSetup, Strategy};
 use crate::clock::Clock;
 use crate::cloud::{Limits, Pool};
 use crate::deliver;
@@ -94,8 +94,24 @@ pub fn load(path: &Path, purpose: Purpose) -> (Option<Config>, Report) {
     let top = Table::root(&table, &problems);
     let pool = Pool::new(Clock::system(), limits(&top));
     let config = Reader { base, purpose, pool }.file(top);
-    report.add(&file, problems.into_inner());
+    let mut problems = problems.into_inner();
+    // What is wrong with the defaults is wrong once, not once for each source.
+    let mut seen = HashSet::new();
+    problems.retain(|problem| seen.insert((problem.span.clone(), problem.code, problem.message.clone())));
+    report.add(&file, problems);
     (Some(config), report)
+}
+
+/// A table that stands alone, with secrets in plain text: for tests of what is read from tables.
+#[cfg(test)]
+pub(crate) fn with_table<T>(text: &str, read: impl FnOnce(&Table<'_>, &dyn crate::document::Secrets) -> T) -> T {
+    let (table, syntax) = parse(text);
+    assert!(syntax.is_empty(), "{syntax:?}");
+    let problems = RefCell::default();
+    let vault = Vault { base: PathBuf::new(), inline: true, absent: Level::Error };
+    let done = read(&Table::root(&table, &problems), &vault);
+    assert!(problems.borrow().is_empty(), "{problems:?}");
+    done
 }
 
 /// Reads every rule file below `paths`. `receivers` are those that exist, if that is known.
@@ -250,32 +266,52 @@ impl Reader {
                 "`jobwatch init` writes a starter that has one",
             );
         }
-        let (mut taken, count) = (Vec::new(), tables.len());
-        (tables.into_iter().filter_map(|table| self.source(table, vault, &mut taken)).collect(), count)
+        let defaults = top.table("source_defaults");
+        let (mut taken, mut asked, count) = (HashSet::new(), Vec::new(), tables.len());
+        let read = |table: Table<'_>| {
+            let table = table.with_defaults(defaults.as_ref());
+            let source = self.source(&table, vault, &mut taken);
+            asked = table.asked();
+            table.finish();
+            source
+        };
+        let sources = tables.into_iter().filter_map(read).collect();
+        if let Some(defaults) = defaults {
+            if let Some(name) = defaults.value("name") {
+                name.error("source-defaults", "every source has a name of its own", "name it in its [[source]]");
+            }
+            if count > 0 {
+                defaults.known(&asked);
+                defaults.finish();
+            }
+        }
+        (sources, count)
     }
 
-    fn source(&self, table: Table<'_>, vault: &Vault, taken: &mut Vec<String>) -> Option<SourceSetup> {
+    fn source(&self, table: &Table<'_>, vault: &Vault, taken: &mut HashSet<String>) -> Option<SourceSetup> {
         let name = table.required("name", "a short word such as name = \"prod\"");
-        let name = name.filter(|name| sound_name(&table, name));
-        if let Some(name) = &name {
-            if taken.contains(&name.value) {
-                table.error(
-                    "duplicate-name",
-                    name.span.clone(),
-                    format!("there are two sources `{}`", name.value),
-                    "a source's memory is kept under its name: give each its own",
-                );
-            }
-            taken.push(name.value.clone());
+        let name = name.filter(|name| sound_name(table, name));
+        if let Some(name) = &name
+            && !taken.insert(name.value.clone())
+        {
+            table.error(
+                "duplicate-name",
+                name.span.clone(),
+                format!("there are two sources `{}`", name.value),
+                "a source's memory is kept under its name: give each its own",
+            );
         }
         let kinds: Vec<(&str, &source::Kind)> = source::KINDS.iter().map(|kind| (kind.name, kind)).collect();
-        let kind = kind(&table, &kinds)?;
+        let kind = kind(table, &kinds)?;
         let poll_every = table.duration("poll_every", Duration::from_millis(100)..DAY).unwrap_or(30 * SECOND);
         let timeout = table.duration("timeout", SECOND..600 * SECOND).unwrap_or(40 * SECOND);
-        let ca = self.ca(&table);
+        let ca = self.ca(table);
         let gone_after = table.integer("gone_after", 1..101).and_then(|n| u8::try_from(n).ok());
-        let baseline_within = baseline(&table);
-        table.not_yet("strategy", "remove it: every poll lists in full");
+        let baseline_within = baseline(table);
+        let mode =
+            table.word("strategy", &[("full", Mode::Full), ("incremental", Mode::Incremental), ("auto", Mode::Auto)]);
+        let full_every = table.duration("full_every", SECOND..DAY);
+        let vanish = table.integer("vanish_percent_max", 1..101).and_then(|n| u8::try_from(n).ok());
         let common = source::Common {
             name: SourceName::from(name.as_ref().map_or("unnamed", |name| name.value.as_str())),
             timeout,
@@ -283,17 +319,20 @@ impl Reader {
             pool: &self.pool,
             secrets: vault,
         };
-        let made = (kind.read)(&table, &common);
-        table.finish();
+        let made = (kind.read)(table, &common);
         let defaults = Policy::default();
         let policy = Policy {
             gone_after: gone_after.unwrap_or(defaults.gone_after),
             late_after: (3 * poll_every).max(60 * SECOND),
+            vanish_percent_max: vanish.unwrap_or(defaults.vanish_percent_max),
             baseline_within,
             ..defaults
         };
+        let usual = Strategy::default();
+        let strategy =
+            Strategy { mode: mode.unwrap_or(usual.mode), full_every: full_every.unwrap_or(usual.full_every) };
         name?;
-        Some(SourceSetup { source: made?, poll_every, policy })
+        Some(SourceSetup { source: made?, poll_every, policy, strategy })
     }
 
     fn receivers(&self, top: &Table<'_>, vault: &Vault) -> (Vec<ReceiverName>, BTreeMap<ReceiverName, ReceiverSetup>) {

@@ -30,6 +30,8 @@ pub fn parse<'t>(text: &'t str) -> (Spanned<DeTable<'t>>, Vec<Problem>) {
 #[derive(Debug)]
 pub struct Table<'t> {
     entries: &'t DeTable<'t>,
+    /// Where a key is looked for that is not in `entries`.
+    defaults: Option<&'t DeTable<'t>>,
     span: Range<usize>,
     asked: RefCell<Vec<&'static str>>,
     later: RefCell<Vec<(&'static str, &'static str)>>,
@@ -110,7 +112,18 @@ impl<'t> Table<'t> {
     }
 
     fn new(entries: &'t DeTable<'t>, span: Range<usize>, problems: &'t RefCell<Vec<Problem>>) -> Self {
-        Self { entries, span, asked: RefCell::default(), later: RefCell::default(), problems }
+        Self { entries, defaults: None, span, asked: RefCell::default(), later: RefCell::default(), problems }
+    }
+
+    /// This table, with another one's values for the keys that it lacks.
+    #[must_use]
+    pub fn with_defaults(self, defaults: Option<&Self>) -> Self {
+        Self { defaults: defaults.map(|defaults| defaults.entries), ..self }
+    }
+
+    /// The keys that were asked for so far.
+    pub fn asked(&self) -> Vec<&'static str> {
+        self.asked.borrow().clone()
     }
 
     /// Where the table stands.
@@ -139,7 +152,7 @@ impl<'t> Table<'t> {
     /// The value under `key`, of whatever type. Every other reader comes through here.
     pub fn value(&self, key: &'static str) -> Option<Value<'t>> {
         self.asked.borrow_mut().push(key);
-        let value = self.entries.get(key)?;
+        let value = self.entries.get(key).or_else(|| self.defaults?.get(key))?;
         Some(Value { key: key.to_owned(), value, problems: self.problems })
     }
 

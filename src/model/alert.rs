@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::name::{AlertId, RuleId, SourceName};
+use super::name::{AlertId, JobId, RuleId, SourceName};
 use super::time::Timestamp;
 
 /// How much it matters, in rising order.
@@ -60,6 +60,8 @@ pub struct Alert {
     pub rule: RuleId,
     /// Where.
     pub source: SourceName,
+    /// The job it is about.
+    pub subject: JobId,
     /// How much it mattered, the last time.
     pub severity: Severity,
     /// How many transitions the rule matched.

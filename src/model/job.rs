@@ -37,7 +37,25 @@ pub struct Job {
     pub updated_at: Option<Text>,
 }
 
+/// How many fields a row has.
+pub const FIELDS: usize = 9;
+
 impl Job {
+    /// The fields as text, in the specification's order.
+    pub fn fields(&self) -> [Option<&str>; FIELDS] {
+        [
+            Some(self.id.as_str()),
+            self.instance_id.as_deref(),
+            self.resource_id.as_deref(),
+            self.resource_name.as_deref(),
+            self.kind.as_deref(),
+            Some(self.status.as_str()),
+            self.reason.as_deref(),
+            self.created_at.as_deref(),
+            self.updated_at.as_deref(),
+        ]
+    }
+
     /// A job of which nothing is known but its id and status.
     pub fn bare(id: impl Into<JobId>, status: Status) -> Self {
         Self {

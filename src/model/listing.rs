@@ -1,8 +1,10 @@
 //! What one poll brought home, and whether it is the whole truth.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
+use super::index::Key;
 use super::job::Job;
 
 /// All pages of one poll. Only a complete listing says anything about jobs that are *not* in it.
@@ -10,6 +12,9 @@ use super::job::Job;
 pub enum Listing {
     /// Every page was read, nothing moved while reading, and the numbers add up.
     Complete(Rows),
+    /// Only what can change was asked for, and the numbers add up: there is no job besides those known. What is not among
+    /// the rows is as it was.
+    Brief(Rows),
     /// Something was missing or moved. The rows are true; their absence means nothing.
     Incomplete {
         /// What was read before or in spite of the fault.
@@ -19,18 +24,29 @@ pub enum Listing {
     },
 }
 
+impl Listing {
+    /// What was read.
+    pub fn rows(&self) -> &Rows {
+        match self {
+            Self::Complete(rows) | Self::Brief(rows) | Self::Incomplete { rows, .. } => rows,
+        }
+    }
+}
+
 /// The rows of a listing, one per job id.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rows {
-    /// The readable rows.
+    /// The readable rows; where they were compared with an index, only those that say something new.
     pub jobs: Vec<Job>,
+    /// The places in the index of all that were read.
+    pub listed: HashSet<Key>,
     /// How many rows had no id or no status and could not be used.
     pub unreadable: usize,
 }
 
 impl From<Vec<Job>> for Rows {
     fn from(jobs: Vec<Job>) -> Self {
-        Self { jobs, unreadable: 0 }
+        Self { jobs, listed: HashSet::new(), unreadable: 0 }
     }
 }
 
@@ -60,6 +76,8 @@ pub enum FaultKind {
     Malformed,
     /// The listing moved while it was read: reading again helps.
     Shifted,
+    /// Most jobs are missing at once: a fault of the source, until the single-job calls say otherwise.
+    Vanished,
 }
 
 impl FaultKind {
@@ -72,6 +90,7 @@ impl FaultKind {
             Self::Unavailable => "unavailable",
             Self::Malformed => "malformed",
             Self::Shifted => "shifted",
+            Self::Vanished => "vanished",
         }
     }
 }

@@ -10,9 +10,9 @@ use super::time::Timestamp;
 /// Everything the store knows of a source: what the next poll is decided with.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
-    /// Its jobs.
+    /// Its jobs, or those of them that a decision needs.
     pub snapshot: Snapshot,
-    /// The standing findings of rules about its jobs.
+    /// The standing findings of rules about those jobs.
     pub alerts: HashMap<AlertId, Alert>,
     /// Whether it can be seen.
     pub sight: Sight,
@@ -23,6 +23,8 @@ pub struct Memory {
 pub struct Sight {
     /// When listings stopped being complete; `None` while they are.
     pub blind_since: Option<Timestamp>,
-    /// The operator has been told of it.
-    pub told: bool,
+    /// Since when the operator has been told that it is blind; `None` when nothing has been told, or the end of it too.
+    pub told_since: Option<Timestamp>,
+    /// Listings in a row from which most jobs had vanished.
+    pub vanished: u8,
 }

@@ -67,8 +67,8 @@ impl Event {
 pub enum Topic {
     /// A rule matched a transition of a job.
     Job(Box<JobTopic>),
-    /// The agent cannot see a source, or can again.
-    Source(Arc<SourceFacts>),
+    /// The agent cannot see sources, or can again.
+    Sources(Vec<Seeing>),
     /// A receiver does not take what it is sent.
     Receiver {
         /// Which.
@@ -80,6 +80,17 @@ pub enum Topic {
         /// The delivery this was noticed with, and its title.
         delivery: (String, String),
     },
+}
+
+/// A source that cannot be seen, or can again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seeing {
+    /// Which.
+    pub source: Arc<SourceFacts>,
+    /// Since when it could not be seen.
+    pub since: Timestamp,
+    /// Why not; nothing when it can again.
+    pub cause: Option<String>,
 }
 
 /// A rule's match with everything the receiver may want to know about it.
@@ -128,7 +139,10 @@ impl Notification {
     pub fn origin(&self) -> String {
         match &self.topic {
             Topic::Job(topic) => format!("jobwatch/{}", topic.source.name),
-            Topic::Source(source) => format!("jobwatch/{}", source.name),
+            Topic::Sources(seen) => match seen.as_slice() {
+                [one] => format!("jobwatch/{}", one.source.name),
+                _ => "jobwatch".into(),
+            },
             Topic::Receiver { .. } => "jobwatch".into(),
         }
     }
@@ -137,7 +151,10 @@ impl Notification {
     pub fn subject(&self) -> &str {
         match &self.topic {
             Topic::Job(topic) => topic.transition.job.id.as_str(),
-            Topic::Source(source) => source.name.as_str(),
+            Topic::Sources(seen) => match seen.as_slice() {
+                [one] => one.source.name.as_str(),
+                _ => "sources",
+            },
             Topic::Receiver { name, .. } => name.as_str(),
         }
     }
@@ -146,7 +163,7 @@ impl Notification {
     pub fn reason(&self) -> Option<&str> {
         match &self.topic {
             Topic::Job(topic) => topic.transition.job.reason.as_deref(),
-            Topic::Source(_) => None,
+            Topic::Sources(seen) => seen.first().and_then(|one| one.cause.as_deref()),
             Topic::Receiver { why, .. } => Some(why),
         }
     }
@@ -161,7 +178,19 @@ impl Notification {
         });
         let more = match &self.topic {
             Topic::Job(topic) => topic.data(),
-            Topic::Source(source) => json!({ "source": source }),
+            Topic::Sources(seen) => {
+                let one = |seeing: &Seeing| {
+                    let mut value = json!(&*seeing.source);
+                    value["since"] = json!(seeing.since);
+                    value["cause"] = json!(seeing.cause);
+                    value
+                };
+                let all: Vec<Value> = seen.iter().map(one).collect();
+                match seen.as_slice() {
+                    [only] => json!({ "reason": only.cause, "source": &*only.source, "sources": all }),
+                    _ => json!({ "reason": self.reason(), "sources": all }),
+                }
+            }
             Topic::Receiver { name, why, delivery: (id, title), .. } => {
                 json!({ "receiver": name, "reason": why, "delivery": { "id": id, "title": title } })
             }
@@ -175,7 +204,7 @@ impl Notification {
     fn state(&self) -> &'static str {
         match &self.topic {
             Topic::Receiver { state, .. } => state,
-            Topic::Job(_) | Topic::Source(_) => match self.event {
+            Topic::Job(_) | Topic::Sources(_) => match self.event {
                 Event::AgentRestored => "resolved",
                 Event::JobFailed
                 | Event::JobSucceeded

@@ -65,6 +65,7 @@ pub fn init(format: Format, directives: &str, colour: bool) -> Result<(), String
 pub struct Log {
     faults: Mutex<HashMap<SourceName, String>>,
     unreadable: Mutex<HashMap<SourceName, usize>>,
+    remarks: Mutex<HashMap<SourceName, Vec<String>>>,
     unknown: Mutex<HashSet<String>>,
     store_failures: AtomicU64,
 }
@@ -105,6 +106,7 @@ impl Observer for Log {
                 }
                 debug!(source, jobs = plan.jobs, deliveries, took = ?took, complete = plan.complete, "polled");
             }
+            Seen::Remarked { source, remarks } => self.remarked(source, remarks),
             Seen::Attempted { claimed, attempt, verdict } => {
                 let (receiver, id, title) =
                     (claimed.frozen.receiver.as_str(), claimed.frozen.id.as_str(), claimed.frozen.title.as_str());
@@ -137,6 +139,20 @@ impl Observer for Log {
 }
 
 impl Log {
+    /// A remark is made once, and again only when something else was said in between. Numbers in it may change.
+    fn remarked(&self, source: &SourceName, remarks: &[String]) {
+        let stem = |text: &String| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+        let stems: Vec<String> = remarks.iter().map(stem).collect();
+        let mut known = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.entry(source.clone()).or_default();
+        for (remark, stem) in remarks.iter().zip(&stems) {
+            if !before.contains(stem) {
+                warn!(source = source.as_str(), "{remark}");
+            }
+        }
+        *before = stems;
+    }
+
     fn rows(&self, source: &SourceName, count: usize) {
         let known = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(source.clone(), count);
         if count > 0 && known != Some(count) {

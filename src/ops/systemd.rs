@@ -42,7 +42,7 @@ impl Observer for Notifier {
                 (plan.source.name.clone(), plan.fault.as_ref().map(|fault| fault.text.clone()))
             }
             Seen::PollLost { source, error } => ((*source).clone(), Some(error.to_string())),
-            Seen::Attempted { .. } | Seen::Returned { .. } | Seen::StoreFailed { .. } => return,
+            Seen::Remarked { .. } | Seen::Attempted { .. } | Seen::Returned { .. } | Seen::StoreFailed { .. } => return,
         };
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.states.insert(source, trouble);

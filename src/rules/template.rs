@@ -333,6 +333,7 @@ fn sample(job: Job, labels: &Labels, known: bool) -> Sample {
             id: AlertId::from("alr_sample"),
             rule: rule.clone(),
             source: source.clone(),
+            subject: job.id.clone(),
             severity: Severity::Critical,
             count: 1,
             first_seen: at,

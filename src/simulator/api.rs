@@ -8,15 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post, put};
+use axum::{Router, middleware};
 use serde_json::{Value, json};
 
 use super::fault::Fault;
+use super::identity::{Accounts, Identity};
 use super::scenario::Scenario;
 use crate::model::job::{Job, Status};
 use crate::model::time::Timestamp;
@@ -34,6 +36,7 @@ struct Shared {
     start: Timestamp,
     requests: AtomicU64,
     hand: Mutex<Hand>,
+    identity: Identity,
 }
 
 /// What is set by hand, over the scenario.
@@ -54,8 +57,8 @@ impl Swr {
     /// The story begins now.
     pub fn new(scenario: Scenario, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         let start = now();
-        let (requests, hand) = (AtomicU64::new(0), Mutex::default());
-        Self(Arc::new(Shared { scenario, now: Box::new(now), start, requests, hand }))
+        let (requests, hand, identity) = (AtomicU64::new(0), Mutex::default(), Identity::new(scenario.token()));
+        Self(Arc::new(Shared { scenario, now: Box::new(now), start, requests, hand, identity }))
     }
 
     /// The routes.
@@ -63,8 +66,19 @@ impl Swr {
         Router::new()
             .route("/v2/{project}/jobs", get(list))
             .route("/v2/{project}/jobs/{id}", get(show).delete(delete))
+            .route("/v3/auth/tokens", post(login))
+            .route("/meta-data/latest/api/token", put(session))
+            .route("/openstack/latest/securitykey", get(machine_key))
+            .route("/pod-identity", post(pod_key))
+            .route("/v5/decode-authorization-message", post(decode))
             .fallback(|| async { error(StatusCode::NOT_FOUND, "APIGW.0101", "The API does not exist") })
+            .layer(middleware::map_response_with_state(self.clone(), dated))
             .with_state(self.clone())
+    }
+
+    /// The accounts, to be looked at and set by hand.
+    pub fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.0.identity.accounts()
     }
 
     /// Exactly these jobs exist from now on, in this order.
@@ -98,14 +112,15 @@ impl Swr {
     }
 
     /// Authorisation, and what goes wrong today. `Err` is the answer.
-    async fn admit(&self, project: &str, headers: &HeaderMap) -> Result<Option<Fault>, Response> {
+    async fn admit(&self, project: &str, asked: &Asked) -> Result<Option<Fault>, Response> {
         self.0.requests.fetch_add(1, Ordering::SeqCst);
         let fault = self.hand().fault.or_else(|| self.0.scenario.fault_at(self.elapsed()));
         if fault == Some(Fault::Hang) {
             std::future::pending::<()>().await;
         }
-        let token = headers.get("x-auth-token").and_then(|value| value.to_str().ok());
-        if token != Some(self.0.scenario.token()) || fault == Some(Fault::Unauthorized) {
+        let refused = self.0.identity.refuse(&asked.method, &asked.uri, &asked.headers, &[], (self.0.now)());
+        refused.map_or(Ok(()), Err)?;
+        if fault == Some(Fault::Unauthorized) {
             let text = "Incorrect IAM authentication information: decrypt token fail";
             return Err(gateway(StatusCode::UNAUTHORIZED, "APIGW.0301", text));
         }
@@ -120,9 +135,9 @@ async fn list(
     State(swr): State<Swr>,
     Path(project): Path<String>,
     Query(query): Query<HashMap<String, String>>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Response {
-    let fault = match swr.admit(&project, &headers).await {
+    let fault = match swr.admit(&project, &asked).await {
         Ok(fault) => fault,
         Err(answer) => return answer,
     };
@@ -157,8 +172,8 @@ async fn list(
     answer(StatusCode::OK, &json!({ "total": total, "jobs": page }))
 }
 
-async fn show(State(swr): State<Swr>, Path((project, id)): Path<(String, String)>, headers: HeaderMap) -> Response {
-    if let Err(answer) = swr.admit(&project, &headers).await {
+async fn show(State(swr): State<Swr>, Path((project, id)): Path<(String, String)>, asked: Asked) -> Response {
+    if let Err(answer) = swr.admit(&project, &asked).await {
         return answer;
     }
     match swr.jobs().into_iter().find(|job| job.id.as_str() == id) {
@@ -167,8 +182,8 @@ async fn show(State(swr): State<Swr>, Path((project, id)): Path<(String, String)
     }
 }
 
-async fn delete(State(swr): State<Swr>, Path((project, id)): Path<(String, String)>, headers: HeaderMap) -> Response {
-    if let Err(answer) = swr.admit(&project, &headers).await {
+async fn delete(State(swr): State<Swr>, Path((project, id)): Path<(String, String)>, asked: Asked) -> Response {
+    if let Err(answer) = swr.admit(&project, &asked).await {
         return answer;
     }
     if !swr.jobs().iter().any(|job| job.id.as_str() == id) {
@@ -176,6 +191,54 @@ async fn delete(State(swr): State<Swr>, Path((project, id)): Path<(String, Strin
     }
     swr.hand().deleted.insert(id);
     StatusCode::NO_CONTENT.into_response()
+}
+
+/// What of a request its authorisation covers.
+struct Asked {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let Parts { method, uri, headers, .. } = parts;
+        Ok(Self { method: method.clone(), uri: uri.clone(), headers: headers.clone() })
+    }
+}
+
+async fn login(State(swr): State<Swr>, body: Bytes) -> Response {
+    swr.0.identity.login(&body, (swr.0.now)())
+}
+
+async fn session(State(swr): State<Swr>) -> Response {
+    swr.0.identity.session()
+}
+
+async fn machine_key(State(swr): State<Swr>, headers: HeaderMap) -> Response {
+    let allowed =
+        !swr.accounts().sessions || headers.get("x-metadata-token").is_some_and(|token| token == "session-token");
+    swr.0.identity.temporary_key(allowed, (swr.0.now)())
+}
+
+async fn pod_key(State(swr): State<Swr>, headers: HeaderMap) -> Response {
+    let allowed = headers.get("authorization").is_some_and(|token| token == "pod-token");
+    swr.0.identity.temporary_key(allowed, (swr.0.now)())
+}
+
+async fn decode(State(swr): State<Swr>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let refused = swr.0.identity.refuse(&method, &uri, &headers, &body, (swr.0.now)());
+    refused.unwrap_or_else(|| swr.0.identity.decode(&body))
+}
+
+/// Every answer says what time it is in the cloud.
+async fn dated(State(swr): State<Swr>, mut answer: Response) -> Response {
+    let time = jiff::Timestamp::from_microsecond(swr.0.identity.time((swr.0.now)()).micros()).unwrap_or_default();
+    let text = time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    answer.headers_mut().insert(header::DATE, header::HeaderValue::from_str(&text).expect("a date is ASCII"));
+    answer
 }
 
 /// A number in the query: absent, or present and whole.
@@ -234,7 +297,7 @@ impl futures_core::Stream for Broken {
     }
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response {
+pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (REQUEST_ID, "8f3c1d5e7a9b4c6d")];
     (status, headers, body.to_string()).into_response()
 }
@@ -247,7 +310,7 @@ fn error(status: StatusCode, code: &str, text: &str) -> Response {
 }
 
 /// An error as the API gateway in front of it sends them.
-fn gateway(status: StatusCode, code: &str, text: &str) -> Response {
+pub(super) fn gateway(status: StatusCode, code: &str, text: &str) -> Response {
     answer(status, &json!({ "error_code": code, "error_msg": text, "request_id": "8f3c1d5e7a9b4c6d" }))
 }
 

@@ -5,6 +5,7 @@
 
 mod api;
 mod fault;
+mod identity;
 mod inbox;
 mod mailbox;
 mod scenario;
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 
 pub use api::Swr;
 pub use fault::Fault;
+pub use identity::Accounts;
 pub use inbox::{Inbox, Received};
 pub use mailbox::{Mail, Mailbox};
 pub use scenario::Scenario;

@@ -4,6 +4,7 @@
 //! truth), and is this one job still there ([`Source::show`]). A new kind is a file here and a line in [`KINDS`].
 
 pub mod pager;
+pub mod survey;
 mod swr;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 
 use crate::cloud::Pool;
 use crate::document::{Secrets, Table};
+use crate::model::index::Index;
 use crate::model::listing::{Listing, Point, Rows};
 use crate::model::name::{JobId, SourceName};
 use crate::model::notification::SourceFacts;
@@ -52,11 +54,19 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// What receivers are told about it.
     fn facts(&self) -> &Arc<SourceFacts>;
 
-    /// All pages, and whether they are the whole truth. Ends by itself, whatever the far end does.
-    async fn list(&self) -> Listing;
+    /// What the listing says beyond what the index knows, and whether that is the whole truth; every page is read if it
+    /// must be `whole`. Ends by itself, whatever the far end does.
+    async fn list(&self, index: &Index, whole: bool) -> Listing;
 
     /// One job.
     async fn show(&self, id: &JobId) -> Point;
+
+    /// What the operator should know although listings are complete, in words: a wrong clock, a service that does not do
+    /// what its documents say.
+    fn remarks(&self) -> Vec<String>;
+
+    /// For people: who asks. Holds no secret.
+    fn credential(&self) -> String;
 }
 
 /// Reads a saved answer of the listing call: its rows, and how many jobs it counts.
@@ -64,6 +74,7 @@ pub trait Source: fmt::Debug + Send + Sync {
 /// # Errors
 /// Says why it is no such answer.
 pub fn saved(text: &str) -> Result<(Rows, usize), String> {
-    let page = swr::read_page(text)?;
-    Ok((Rows { jobs: page.jobs, unreadable: page.unreadable }, page.total))
+    let page = swr::read_page(text, &Index::default())?;
+    let jobs: Vec<_> = page.rows.into_iter().filter_map(|row| row.job).collect();
+    Ok((Rows { unreadable: page.unreadable, ..Rows::from(jobs) }, page.total))
 }

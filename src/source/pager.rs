@@ -7,9 +7,9 @@
 
 use std::collections::HashMap;
 
+use crate::model::index::Key;
 use crate::model::job::Job;
 use crate::model::listing::Rows;
-use crate::model::name::JobId;
 
 /// The API's largest page.
 pub const LIMIT: usize = 100;
@@ -22,9 +22,18 @@ pub struct Page {
     /// How many jobs there are, says the page.
     pub total: usize,
     /// The readable rows.
-    pub jobs: Vec<Job>,
+    pub rows: Vec<Row>,
     /// Rows that had no id or no status.
     pub unreadable: usize,
+}
+
+/// A row of a page.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Which job it is about.
+    pub key: Key,
+    /// What it says, if that is news.
+    pub job: Option<Job>,
 }
 
 /// What to do next.
@@ -56,8 +65,8 @@ pub struct Pager {
     pages: usize,
     total: Option<usize>,
     rows: Rows,
-    by_id: HashMap<JobId, usize>,
-    first: Vec<JobId>,
+    news: HashMap<Key, usize>,
+    first: Vec<Key>,
     closing: bool,
 }
 
@@ -68,14 +77,15 @@ impl Default for Pager {
 }
 
 impl Pager {
-    fn with_limit(limit: usize) -> Self {
+    /// A reading in pages of this length.
+    pub fn with_limit(limit: usize) -> Self {
         Self {
             limit,
             offset: 0,
             pages: 0,
             total: None,
             rows: Rows::default(),
-            by_id: HashMap::new(),
+            news: HashMap::new(),
             first: Vec::new(),
             closing: false,
         }
@@ -86,19 +96,25 @@ impl Pager {
         Step::Read { offset: self.offset, limit: self.limit }
     }
 
+    /// The offsets that will be asked for after the present one, as far as that is certain: they can be read meanwhile.
+    pub fn ahead(&self) -> impl Iterator<Item = usize> + Clone + use<> {
+        let end = if self.closing { 0 } else { self.total.unwrap_or(0).min(self.limit * PAGES_MAX) };
+        (self.offset + self.limit..end).step_by(self.limit)
+    }
+
     /// Takes the page that was asked for and says what to do next.
     pub fn take(&mut self, page: Page) -> Step {
         if self.closing {
             return self.close(&page);
         }
-        let count = page.jobs.len() + page.unreadable;
+        let count = page.rows.len() + page.unreadable;
         if self.pages == 0 {
             if count > 0 && count < self.limit && count < page.total {
                 // The server gives smaller pages than it was asked for: begin again with its size, so that offsets stay aligned.
                 *self = Self::with_limit(count);
                 return self.start();
             }
-            self.first = page.jobs.iter().map(|job| job.id.clone()).collect();
+            self.first = page.rows.iter().map(|row| row.key).collect();
         }
         self.pages += 1;
         let total = page.total;
@@ -106,8 +122,8 @@ impl Pager {
         if *self.total.get_or_insert(total) != total {
             return self.broken(format!("`total` changed from {} to {total} between pages", self.total.unwrap_or(0)));
         }
-        if let Some(id) = repeated {
-            return self.broken(format!("job {id} is on two pages"));
+        if repeated {
+            return self.broken("a job is on two pages".into());
         }
         let end = self.offset + count;
         if self.pages > PAGES_MAX {
@@ -130,21 +146,22 @@ impl Pager {
 
     /// The first page once more.
     fn close(&mut self, page: &Page) -> Step {
-        let same = page.jobs.iter().map(|job| &job.id).eq(self.first.iter());
+        let same = page.rows.iter().map(|row| row.key).eq(self.first.iter().copied());
         if same && Some(page.total) == self.total {
             return Step::Whole(std::mem::take(&mut self.rows));
         }
         self.broken("the first page changed while the others were read".into())
     }
 
-    /// Keeps a page's rows, the newest of each id. Returns an id that came twice.
-    fn keep(&mut self, page: Page) -> Option<JobId> {
-        let mut repeated = None;
+    /// Keeps a page's rows, the newest of each job. Returns whether a job came twice.
+    fn keep(&mut self, page: Page) -> bool {
+        let mut repeated = false;
         self.rows.unreadable += page.unreadable;
-        for job in page.jobs {
-            match self.by_id.get(&job.id) {
+        for Row { key, job } in page.rows {
+            repeated |= !self.rows.listed.insert(key);
+            let Some(job) = job else { continue };
+            match self.news.get(&key) {
                 Some(&at) => {
-                    repeated = Some(job.id.clone());
                     let known = &mut self.rows.jobs[at];
                     // The newer one; of two as new, the final one; of two final ones, the failure.
                     let rank = |job: &Job| (job.updated(), job.status.is_final(), job.status.as_str() == "Failed");
@@ -153,7 +170,7 @@ impl Pager {
                     }
                 }
                 None => {
-                    self.by_id.insert(job.id.clone(), self.rows.jobs.len());
+                    self.news.insert(key, self.rows.jobs.len());
                     self.rows.jobs.push(job);
                 }
             }
@@ -173,13 +190,16 @@ impl Pager {
 
 #[cfg(test)]
 mod tests {
-    use super::{LIMIT, Page, Pager, Step};
+    use super::{LIMIT, Page, Pager, Row, Step};
+    use crate::model::index::Index;
     use crate::model::job::{Job, Status};
     use proptest::prelude::*;
 
     fn page(ids: &[usize], total: usize) -> Page {
+        static INDEX: std::sync::LazyLock<Index> = std::sync::LazyLock::new(Index::default);
         let job = |id: &usize| Job::bare(format!("{id:06}"), Status::Running);
-        Page { total, jobs: ids.iter().map(job).collect(), unreadable: 0 }
+        let row = |job: Job| Row { key: INDEX.key(job.id.as_str()), job: Some(job) };
+        Page { total, rows: ids.iter().map(job).map(row).collect(), unreadable: 0 }
     }
 
     /// Reads a list that `change` may alter before each page.

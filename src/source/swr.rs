@@ -3,22 +3,27 @@
 //! Lenient about rows (the API declares no field as required and its enums are open), strict about what makes a listing:
 //! status 200, one JSON document, a `jobs` array, a `total` that adds up. Anything else is a fault, never an empty list.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
-use super::pager::{Page, Pager, Step};
+use super::pager::{Page, Row};
+use super::survey::{Shelf, Survey};
 use super::{Common, Kind, Source};
 use crate::cloud::credential::Surroundings;
-use crate::cloud::error::describe;
+use crate::cloud::error::{ApiError, describe};
 use crate::cloud::{Api, Call, Credential, region};
 use crate::document::{Level, Table, nearest};
 use crate::http::{Answer, Url};
-use crate::model::job::{Job, Status, Text};
+use crate::model::index::Index;
+use crate::model::job::{FIELDS, Job, Status, Text};
 use crate::model::listing::{Fault, FaultKind, Listing, Point, Rows};
 use crate::model::name::JobId;
 use crate::model::notification::SourceFacts;
@@ -27,8 +32,6 @@ pub(super) const KIND: Kind = Kind { name: "swr", about: "the jobs of Huawei Clo
 
 /// Text fields are cut here: a reason is to be read by people.
 const TEXT_MAX: usize = 64 << 10;
-/// A listing that moves while it is read is read again this often before it is called incomplete.
-const READINGS_MAX: usize = 3;
 /// All readings of all pages together may take this long.
 const LISTING_MAX: Duration = Duration::from_secs(300);
 
@@ -37,6 +40,7 @@ struct Swr {
     facts: Arc<SourceFacts>,
     api: Api,
     jobs: Url,
+    survey: Survey,
 }
 
 fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Source>> {
@@ -106,7 +110,7 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Source>> {
         region: region.map(|region| region.value),
         project_id: project.value,
     };
-    Some(Arc::new(Swr { facts: Arc::new(facts), api, jobs }))
+    Some(Arc::new(Swr { facts: Arc::new(facts), api, jobs, survey: Survey::default() }))
 }
 
 /// Where refusals are explained: the region's, or what `sts_endpoint` says.
@@ -130,95 +134,95 @@ impl Source for Swr {
         &self.facts
     }
 
-    async fn list(&self) -> Listing {
-        let all = tokio::time::timeout(LISTING_MAX, self.readings());
+    async fn list(&self, index: &Index, whole: bool) -> Listing {
+        let all = tokio::time::timeout(LISTING_MAX, self.survey.list(self, index, whole));
         all.await.unwrap_or_else(|_| {
             let text = format!("the listing took longer than {LISTING_MAX:?}");
-            Listing::Incomplete { rows: Rows::default(), fault: fault(FaultKind::Unavailable, text) }
+            let fault = Fault { kind: FaultKind::Unavailable, text, retry_after: None };
+            Listing::Incomplete { rows: Rows::default(), fault }
         })
     }
 
     async fn show(&self, id: &JobId) -> Point {
+        Shelf::show(self, id).await.unwrap_or(Point::Unknown)
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.api.remark().into_iter().chain(self.survey.remark()).collect()
+    }
+
+    fn credential(&self) -> String {
+        self.api.credential().label().to_owned()
+    }
+}
+
+impl Shelf for Swr {
+    async fn page(&self, status: Option<&Status>, offset: usize, limit: usize, index: &Index) -> Result<Page, Fault> {
+        let mut url = self.jobs.clone();
+        {
+            let mut query = url.query_pairs_mut();
+            query.append_pair("limit", &limit.to_string()).append_pair("offset", &offset.to_string());
+            if let Some(status) = status {
+                query.append_pair("status", status.as_str());
+            }
+        }
+        let answer = self.get(url).await?;
+        if answer.status != 200 {
+            if answer.status == 504 {
+                self.survey.too_slow();
+            }
+            return Err(self.api.fault(&answer, "swr:instance:listJobs").await);
+        }
+        page(&answer, index).map_err(|why| {
+            let text = format!("HTTP 200, but no listing: {why}");
+            Fault { kind: FaultKind::Malformed, text, retry_after: None }
+        })
+    }
+
+    async fn show(&self, id: &JobId) -> Result<Point, Fault> {
         let mut url = self.jobs.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => segments.push(id.as_str()),
-            Err(()) => return Point::Unknown,
+            Err(()) => return Ok(Point::Unknown),
         };
-        match self.get(url).await {
-            Ok(answer) if answer.status == 404 => Point::NotFound,
-            Ok(answer) if answer.status == 200 => row(&String::from_utf8_lossy(&answer.body))
-                .filter(|job| job.id == *id)
-                .map_or(Point::Unknown, Point::Found),
-            Ok(_) | Err(_) => Point::Unknown,
+        let answer = self.get(url).await?;
+        match answer.status {
+            200 => {
+                let text = String::from_utf8_lossy(&answer.body);
+                let job = serde_json::from_str::<RawRow<'_>>(&text).ok();
+                let job = job.and_then(RawRow::job).filter(|job| job.id == *id);
+                Ok(job.map_or(Point::Unknown, Point::Found))
+            }
+            404 if ApiError::read(&answer).is_missing_resource(&answer) => Ok(Point::NotFound),
+            _ => Err(self.api.fault(&answer, "swr:instance:listJobs").await),
         }
     }
 }
 
 impl Swr {
-    /// Reads the listing until one reading is unbroken.
-    async fn readings(&self) -> Listing {
-        let mut last = (Rows::default(), String::new());
-        for _ in 0..READINGS_MAX {
-            match self.reading().await {
-                Ok(Step::Whole(rows)) => return Listing::Complete(rows),
-                Ok(Step::Broken { rows, why }) => last = (rows, why),
-                Ok(Step::Read { .. }) => {}
-                Err((rows, fault)) => return Listing::Incomplete { rows, fault },
-            }
-        }
-        let text = format!("the listing moved while it was read, {READINGS_MAX} times: {}", last.1);
-        Listing::Incomplete { rows: last.0, fault: fault(FaultKind::Shifted, text) }
-    }
-
-    async fn reading(&self) -> Result<Step, (Rows, Fault)> {
-        let mut pager = Pager::default();
-        let mut step = pager.start();
-        while let Step::Read { offset, limit } = step {
-            match self.page(offset, limit).await {
-                Ok(page) => step = pager.take(page),
-                Err(fault) => return Err((pager.abandon(), fault)),
-            }
-        }
-        Ok(step)
-    }
-
-    async fn page(&self, offset: usize, limit: usize) -> Result<Page, Fault> {
-        let mut url = self.jobs.clone();
-        url.query_pairs_mut().append_pair("offset", &offset.to_string()).append_pair("limit", &limit.to_string());
-        let answer = self.get(url).await?;
-        if answer.status != 200 {
-            return Err(self.api.fault(&answer, "swr:instance:listJobs").await);
-        }
-        page(&answer).map_err(|why| fault(FaultKind::Malformed, format!("HTTP 200, but no listing: {why}")))
-    }
-
     async fn get(&self, url: Url) -> Result<Answer, Fault> {
         self.api.call(&Call::get(url)).await
     }
 }
 
-fn fault(kind: FaultKind, text: String) -> Fault {
-    Fault { kind, text, retry_after: None }
-}
-
 #[derive(Deserialize)]
 struct RawPage<'a> {
     #[serde(borrow)]
-    jobs: Option<Vec<&'a RawValue>>,
+    jobs: Option<Vec<RawRow<'a>>>,
     total: Option<Value>,
 }
 
 /// Reads a page of the listing, or says why it is none.
-fn page(answer: &Answer) -> Result<Page, String> {
+fn page(answer: &Answer, index: &Index) -> Result<Page, String> {
     if answer.header("content-type").is_some_and(|kind| kind.contains("html")) {
         return Err(describe(answer));
     }
     // A name that is no UTF-8 must not blind the agent.
-    read_page(&String::from_utf8_lossy(&answer.body)).map_err(|why| format!("{}: {why}", describe(answer)))
+    read_page(&String::from_utf8_lossy(&answer.body), index).map_err(|why| format!("{}: {why}", describe(answer)))
 }
 
-/// Reads the body of a page.
-pub(super) fn read_page(text: &str) -> Result<Page, String> {
+/// Reads the body of a page. Rows that say what the index knows come without their job.
+pub(super) fn read_page(text: &str, index: &Index) -> Result<Page, String> {
     let text = text.trim_start_matches('\u{feff}');
     let raw: RawPage<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let total = match raw.total {
@@ -233,80 +237,196 @@ pub(super) fn read_page(text: &str) -> Result<Page, String> {
         None => return Err("`jobs` is missing".into()),
     };
     let count = rows.len();
-    let jobs: Vec<Job> = rows.into_iter().filter_map(|raw| row(raw.get())).collect();
-    Ok(Page { total, unreadable: count - jobs.len(), jobs })
+    let rows: Vec<Row> = rows.into_iter().filter_map(|row| row.compare(index)).collect();
+    Ok(Page { total, unreadable: count - rows.len(), rows })
 }
 
-/// A row as it comes: any field may be missing, null, or of another type.
-#[derive(Deserialize)]
-#[serde(default)]
+/// A row as it comes, by the fields' places in [`NAMES`]. Any may be missing, null, or of another type; a row that is no
+/// object has none.
 #[derive(Default)]
-struct RawRow {
-    id: Lenient,
-    instance_id: Lenient,
-    resource_id: Lenient,
-    resource_name: Lenient,
-    #[serde(rename = "type")]
-    kind: Lenient,
-    status: Lenient,
-    reason: Lenient,
-    created_at: Lenient,
-    updated_at: Lenient,
+struct RawRow<'a>([Lenient<'a>; FIELDS]);
+
+/// The fields of a row, in the order of [`Job::fields`].
+const NAMES: [&str; FIELDS] =
+    ["id", "instance_id", "resource_id", "resource_name", "type", "status", "reason", "created_at", "updated_at"];
+const ID: usize = 0;
+const STATUS: usize = 5;
+
+impl RawRow<'_> {
+    /// The row, with its job if that is news. `None` without an id or a status: such a row cannot be watched.
+    fn compare(self, index: &Index) -> Option<Row> {
+        let status = Status::read(self.0[STATUS].0.as_deref()?);
+        let key = index.key(self.0[ID].0.as_deref()?);
+        let mut fields = self.0.each_ref().map(|field| field.0.as_deref());
+        fields[STATUS] = Some(status.as_str());
+        let known = index.is_known(key, &fields);
+        Some(Row { key, job: if known { None } else { self.job() } })
+    }
+
+    fn job(self) -> Option<Job> {
+        let [id, instance_id, resource_id, resource_name, kind, status, reason, created_at, updated_at] = self.0;
+        let text = |field: Lenient<'_>| field.0.map(|text| Text::from(text.into_owned()));
+        Some(Job {
+            id: JobId::new(&*id.0?),
+            status: Status::read(&status.0?),
+            instance_id: text(instance_id),
+            resource_id: text(resource_id),
+            resource_name: text(resource_name),
+            kind: text(kind),
+            reason: text(reason),
+            created_at: text(created_at),
+            updated_at: text(updated_at),
+        })
+    }
 }
 
-/// Reads a row. `None` without an id or a status: such a row cannot be watched.
-fn row(text: &str) -> Option<Job> {
-    let raw: RawRow = serde_json::from_str(text).ok()?;
-    Some(Job {
-        id: JobId::new(&*raw.id.0?),
-        status: Status::read(&raw.status.0?),
-        instance_id: raw.instance_id.0,
-        resource_id: raw.resource_id.0,
-        resource_name: raw.resource_name.0,
-        kind: raw.kind.0,
-        reason: raw.reason.0,
-        created_at: raw.created_at.0,
-        updated_at: raw.updated_at.0,
-    })
-}
-
-/// Text, or what can be read as text. Empty is missing; NUL, which databases refuse, becomes U+FFFD.
-#[derive(Default)]
-struct Lenient(Option<Text>);
-
-impl<'de> Deserialize<'de> for Lenient {
+impl<'de: 'a, 'a> Deserialize<'de> for RawRow<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = match Value::deserialize(deserializer)? {
-            Value::String(text) => text,
-            Value::Number(number) => number.to_string(),
-            Value::Bool(flag) => flag.to_string(),
-            Value::Null => return Ok(Self(None)),
-            other @ (Value::Array(_) | Value::Object(_)) => other.to_string(),
-        };
-        let mut text = if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
+        deserializer.deserialize_any(RowVisitor)
+    }
+}
+
+struct RowVisitor;
+
+impl<'de> Visitor<'de> for RowVisitor {
+    type Value = RawRow<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a job")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut row = RawRow::default();
+        while let Some(key) = map.next_key::<Lenient<'de>>()? {
+            let name = key.0.as_deref().unwrap_or_default();
+            match NAMES.iter().position(|known| *known == name) {
+                Some(at) => row.0[at] = map.next_value()?,
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(row)
+    }
+
+    // What is no object is a row without fields: it costs only itself.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(RawRow::default())
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(RawRow::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(RawRow::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(RawRow::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(RawRow::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(RawRow::default())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(RawRow::default())
+    }
+}
+
+/// Text, or what can be read as text; borrowed from the page where it stands there as it is. Empty is missing; NUL, which
+/// databases refuse, becomes U+FFFD.
+#[derive(Default)]
+struct Lenient<'a>(Option<Cow<'a, str>>);
+
+impl<'a> Lenient<'a> {
+    fn of(text: Cow<'a, str>) -> Self {
+        let mut text = if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { text };
         if text.len() > TEXT_MAX {
             let end = (0..=TEXT_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-            text.truncate(end);
+            text = Cow::Owned(text[..end].to_owned());
         }
-        Ok(Self(Some(text).filter(|text| !text.trim().is_empty()).map(String::into_boxed_str)))
+        Self(Some(text).filter(|text| !text.trim().is_empty()))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Lenient<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LenientVisitor)
+    }
+}
+
+struct LenientVisitor;
+
+impl<'de> Visitor<'de> for LenientVisitor {
+    type Value = Lenient<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Lenient::of(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Lenient::of(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Lenient(None))
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Self::Value, E> {
+        Ok(Lenient::of(Cow::Owned(flag.to_string())))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Lenient::of(Cow::Owned(number.to_string())))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Lenient::of(Cow::Owned(number.to_string())))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+        Ok(Lenient::of(Cow::Owned(number.to_string())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        let value = Value::deserialize(SeqAccessDeserializer::new(seq))?;
+        Ok(Lenient::of(Cow::Owned(value.to_string())))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        let value = Value::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Lenient::of(Cow::Owned(value.to_string())))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, page};
+    use super::{Answer, Index, Job, page};
 
     fn read(body: &str) -> Result<super::Page, String> {
         let mut headers = reqwest::header::HeaderMap::new();
         headers.insert("content-type", "application/json".parse().unwrap());
-        page(&Answer { status: 200, headers, body: body.as_bytes().to_vec() })
+        page(&Answer { status: 200, headers, body: body.as_bytes().to_vec() }, &Index::default())
+    }
+
+    fn jobs(page: &super::Page) -> Vec<&Job> {
+        page.rows.iter().filter_map(|row| row.job.as_ref()).collect()
     }
 
     #[test]
     fn the_specifications_own_example_reads_whole() {
         let page = read(include_str!("../../tests/fixtures/listing-example.json")).unwrap();
         assert_eq!(page.total, 1);
-        let job = &page.jobs[0];
+        let job = jobs(&page)[0];
         assert_eq!(job.reason.as_deref(), Some("failed to select cce cluster"));
         assert_eq!((job.title(), job.status.as_str()), ("test-public", "Failed"));
     }
@@ -318,9 +438,10 @@ mod tests {
             {"id":"c","status":null},"text",{"id":7,"status":"Paused","reason":"a\u0000b"}]}"#,
         )
         .unwrap();
-        let read: Vec<(&str, &str)> = page.jobs.iter().map(|job| (job.id.as_str(), job.status.as_str())).collect();
+        let read: Vec<(&str, &str)> =
+            jobs(&page).into_iter().map(|job| (job.id.as_str(), job.status.as_str())).collect();
         assert_eq!((read, page.unreadable), (vec![("a", "Failed"), ("7", "Paused")], 3));
-        assert_eq!(page.jobs[1].reason.as_deref(), Some("a\u{fffd}b"));
+        assert_eq!(jobs(&page)[1].reason.as_deref(), Some("a\u{fffd}b"));
     }
 
     #[test]
@@ -341,6 +462,6 @@ mod tests {
         ] {
             assert!(read(body).is_err(), "{}", &body[..body.len().min(40)]);
         }
-        assert_eq!(read(r#"{"total":0,"jobs":null}"#).unwrap().jobs, []);
+        assert_eq!(read(r#"{"total":0,"jobs":null}"#).unwrap().rows, []);
     }
 }

@@ -17,8 +17,9 @@ use serde::Serialize;
 
 use crate::model::alert::Alert;
 use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Verdict};
+use crate::model::index::Index;
 use crate::model::memory::{Memory, Sight};
-use crate::model::name::{DeliveryId, ReceiverName, SourceName};
+use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::snapshot::Change;
 use crate::model::time::Timestamp;
 
@@ -77,9 +78,43 @@ pub struct Commit {
     pub changes: Vec<Change>,
     /// Findings of rules to write.
     pub alerts: Vec<Alert>,
-    /// What to remember of the source's visibility.
+    /// What to remember of the source's visibility. `told_since` is not written: [`Store::tell`] does that.
     pub sight: Sight,
     /// Deliveries that are owed from now on. One whose id is known already is the same one and is not written again.
+    pub deliveries: Vec<Frozen>,
+}
+
+/// Which jobs of a source to load.
+#[derive(Clone, Default)]
+pub struct Wanted {
+    /// These.
+    pub ids: Vec<JobId>,
+    /// And those that are not gone and of which this says so.
+    pub others: Option<Arc<Choice>>,
+}
+
+/// Whether a job with this id is wanted.
+pub type Choice = dyn Fn(&str) -> bool + Send + Sync;
+
+impl Wanted {
+    /// Every job.
+    pub fn everything() -> Self {
+        Self { ids: Vec::new(), others: Some(Arc::new(|_| true)) }
+    }
+}
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wanted").field("ids", &self.ids).finish_non_exhaustive()
+    }
+}
+
+/// What was told of the sources' visibility.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// The sources whose `told_since` changes, and what it becomes.
+    pub sources: Vec<(SourceName, Option<Timestamp>)>,
+    /// Deliveries that say so.
     pub deliveries: Vec<Frozen>,
 }
 
@@ -194,8 +229,17 @@ pub enum Again {
 /// The face of every engine.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync {
-    /// What is known of a source.
-    async fn load(&self, source: &SourceName) -> Result<Memory, Error>;
+    /// What is known of a source, and of the jobs that are wanted.
+    async fn load(&self, source: &SourceName, wanted: Wanted) -> Result<Memory, Error>;
+
+    /// The index of a source's jobs, and whether there was a baseline.
+    async fn index(&self, source: &SourceName) -> Result<(Index, bool), Error>;
+
+    /// What is remembered of every source's visibility.
+    async fn sights(&self) -> Result<Vec<(SourceName, Sight)>, Error>;
+
+    /// Writes what was told of the sources' visibility, with the deliveries that say so, durably, all of it or nothing.
+    async fn tell(&self, told: Told) -> Result<(), Error>;
 
     /// Writes what a poll decided, durably, all of it or nothing. Returns how many deliveries were new.
     async fn commit(&self, commit: Commit) -> Result<usize, Error>;

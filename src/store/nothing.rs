@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::{Again, Commit, Delivery, Dossier, Error, Filter, Record, Store, Trouble};
+use super::{Again, Commit, Delivery, Dossier, Error, Filter, Record, Store, Told, Trouble, Wanted};
 use crate::model::delivery::Claimed;
-use crate::model::memory::Memory;
+use crate::model::index::Index;
+use crate::model::memory::{Memory, Sight};
 use crate::model::name::{DeliveryId, ReceiverName, SourceName};
 use crate::model::time::Timestamp;
 
@@ -17,8 +18,20 @@ fn refuse<T>() -> Result<T, Error> {
 
 #[async_trait]
 impl Store for Nothing {
-    async fn load(&self, _: &SourceName) -> Result<Memory, Error> {
+    async fn load(&self, _: &SourceName, _: Wanted) -> Result<Memory, Error> {
         Ok(Memory::default())
+    }
+
+    async fn index(&self, _: &SourceName) -> Result<(Index, bool), Error> {
+        Ok((Index::default(), false))
+    }
+
+    async fn sights(&self) -> Result<Vec<(SourceName, Sight)>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn tell(&self, _: Told) -> Result<(), Error> {
+        refuse()
     }
 
     async fn commit(&self, _: Commit) -> Result<usize, Error> {

@@ -3,6 +3,7 @@
 //! Commits and records are made with `synchronous=FULL`: when they return, a power cut takes nothing back. Claims are
 //! made with `NORMAL`: a claim that is lost only means that the delivery is claimed again.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -18,9 +19,12 @@ use rusqlite::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Access, Again, AttemptRow, Commit, Delivery, Dossier, Error, Filter, Record, Store, Trouble};
+use super::{
+    Access, Again, AttemptRow, Commit, Delivery, Dossier, Error, Filter, Record, Store, Told, Trouble, Wanted,
+};
 use crate::model::alert::{Alert, Severity};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Lane, Verdict};
+use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
 use crate::model::memory::{Memory, Sight};
 use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, SourceName};
@@ -31,7 +35,7 @@ use crate::model::transition::Transition;
 /// `JobW`: how a state is told from any other SQLite file.
 const APPLICATION_ID: i64 = 0x4a6f_6257;
 /// Each step takes a state from version *n* to *n + 1*.
-const MIGRATIONS: &[&str] = &[include_str!("schema/sqlite-1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema/sqlite-1.sql"), include_str!("schema/sqlite-2.sql")];
 /// How long another process's short transaction is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that may wait for the writer; more and the asker waits.
@@ -220,9 +224,50 @@ fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
 
 #[async_trait]
 impl Store for Sqlite {
-    async fn load(&self, source: &SourceName) -> Result<Memory, Error> {
+    async fn load(&self, source: &SourceName, wanted: Wanted) -> Result<Memory, Error> {
         let source = source.clone();
-        self.run(move |connection| load(connection, &source)).await
+        self.run(move |connection| load(connection, &source, &wanted)).await
+    }
+
+    async fn index(&self, source: &SourceName) -> Result<(Index, bool), Error> {
+        let source = source.clone();
+        self.run(move |connection| {
+            let mut index = Index::default();
+            let mut jobs = connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND NOT gone")?;
+            let mut rows = jobs.query([source.as_str()])?;
+            while let Some(row) = rows.next()? {
+                index.put(&known(row)?.1);
+            }
+            let baseline = connection
+                .prepare_cached("SELECT 1 FROM source WHERE name = ?1 AND complete_at IS NOT NULL")?
+                .exists([source.as_str()])?;
+            Ok((index, baseline))
+        })
+        .await
+    }
+
+    async fn sights(&self) -> Result<Vec<(SourceName, Sight)>, Error> {
+        self.run(|connection| {
+            let mut select = connection.prepare_cached("SELECT name, blind_since, told_since, vanished FROM source")?;
+            let rows =
+                select.query_map([], |row| Ok((SourceName::from(row.get::<_, String>("name")?), sight(row)?)))?;
+            rows.collect()
+        })
+        .await
+    }
+
+    async fn tell(&self, told: Told) -> Result<(), Error> {
+        self.run(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for (source, since) in &told.sources {
+                transaction
+                    .prepare_cached("UPDATE source SET told_since = ?2 WHERE name = ?1")?
+                    .execute(params![source.as_str(), since.map(Timestamp::micros)])?;
+            }
+            write_deliveries(&transaction, &told.deliveries)?;
+            transaction.commit()
+        })
+        .await
     }
 
     async fn commit(&self, commit: Commit) -> Result<usize, Error> {
@@ -403,20 +448,42 @@ impl Store for Sqlite {
     }
 }
 
-fn load(connection: &Connection, source: &SourceName) -> rusqlite::Result<Memory> {
+fn load(connection: &Connection, source: &SourceName, wanted: &Wanted) -> rusqlite::Result<Memory> {
     let head = connection
-        .prepare_cached("SELECT complete_at, blind_since, blind_told FROM source WHERE name = ?1")?
-        .query_row([source.as_str()], |row| {
-            let sight = Sight { blind_since: time(row, "blind_since")?, told: row.get("blind_told")? };
-            Ok((time(row, "complete_at")?, sight))
-        })
+        .prepare_cached("SELECT complete_at, blind_since, told_since, vanished FROM source WHERE name = ?1")?
+        .query_row([source.as_str()], |row| Ok((time(row, "complete_at")?, sight(row)?)))
         .optional()?;
     let (complete_at, sight) = head.unwrap_or_default();
-    let mut jobs = connection.prepare_cached("SELECT * FROM job WHERE source = ?1")?;
-    let jobs = jobs.query_map([source.as_str()], known)?.collect::<rusqlite::Result<_>>()?;
-    let mut alerts = connection.prepare_cached("SELECT * FROM alert WHERE source = ?1")?;
-    let alerts = alerts.query_map([source.as_str()], alert)?.collect::<rusqlite::Result<_>>()?;
-    Ok(Memory { snapshot: Snapshot { jobs, complete_at }, alerts, sight })
+    let mut ids: HashSet<JobId> = wanted.ids.iter().cloned().collect();
+    if let Some(others) = &wanted.others {
+        let mut every = connection.prepare_cached("SELECT id FROM job WHERE source = ?1 AND NOT gone")?;
+        let mut rows = every.query([source.as_str()])?;
+        while let Some(row) = rows.next()? {
+            let id = row.get_ref(0)?.as_str()?;
+            if others(id) {
+                ids.insert(JobId::from(id));
+            }
+        }
+    }
+    let mut memory = Memory { snapshot: Snapshot { jobs: HashMap::new(), complete_at }, alerts: HashMap::new(), sight };
+    let mut job = connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND id = ?2")?;
+    let mut alerts = connection.prepare_cached("SELECT * FROM alert WHERE source = ?1 AND subject = ?2")?;
+    for id in ids {
+        memory.snapshot.jobs.extend(job.query_row([source.as_str(), id.as_str()], known).optional()?);
+        for found in alerts.query_map([source.as_str(), id.as_str()], alert)? {
+            let (id, alert) = found?;
+            memory.alerts.insert(id, alert);
+        }
+    }
+    Ok(memory)
+}
+
+fn sight(row: &Row<'_>) -> rusqlite::Result<Sight> {
+    Ok(Sight {
+        blind_since: time(row, "blind_since")?,
+        told_since: time(row, "told_since")?,
+        vanished: row.get("vanished")?,
+    })
 }
 
 fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
@@ -462,6 +529,7 @@ fn alert(row: &Row<'_>) -> rusqlite::Result<(AlertId, Alert)> {
         id: id.clone(),
         rule: RuleId::from(row.get::<_, String>("rule")?),
         source: SourceName::from(row.get::<_, String>("source")?),
+        subject: JobId::from(row.get::<_, String>("subject")?),
         severity: row.get::<_, String>("severity")?.parse().unwrap_or(Severity::Warning),
         count: row.get("count")?,
         first_seen: instant(row, "first_seen")?,
@@ -500,15 +568,15 @@ fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
 fn write_source(connection: &Connection, commit: &Commit) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO source (name, complete_at, blind_since, blind_told) VALUES (?1, ?2, ?3, ?4)
+            "INSERT INTO source (name, complete_at, blind_since, vanished) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (name) DO UPDATE SET complete_at = coalesce(excluded.complete_at, complete_at),
-             blind_since = excluded.blind_since, blind_told = excluded.blind_told",
+             blind_since = excluded.blind_since, vanished = excluded.vanished",
         )?
         .execute(params![
             commit.source.as_str(),
             commit.complete.then(|| commit.at.micros()),
             commit.sight.blind_since.map(Timestamp::micros),
-            commit.sight.told,
+            commit.sight.vanished,
         ])?;
     Ok(())
 }
@@ -572,13 +640,14 @@ fn json(value: &impl serde::Serialize) -> String {
 fn write_alert(connection: &Connection, alert: &Alert) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO alert (id, rule, source, severity, count, first_seen, last_seen)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT OR REPLACE INTO alert (id, rule, source, subject, severity, count, first_seen, last_seen)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             alert.id.as_str(),
             alert.rule.as_str(),
             alert.source.as_str(),
+            alert.subject.as_str(),
             alert.severity.as_str(),
             alert.count,
             alert.first_seen.micros(),

@@ -5,6 +5,7 @@ mod commands;
 mod crash;
 mod delivering;
 mod faults;
+mod identity;
 mod mail;
 mod service;
 mod tls;

@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) mailbox: Mailbox,
     pub(crate) cloud: SocketAddr,
     pub(crate) mail: SocketAddr,
+    /// The environment of the jobwatch under test.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 pub(crate) async fn bind() -> (TcpListener, SocketAddr) {
@@ -64,7 +66,7 @@ impl World {
         let server = mailbox.clone();
         beside(async move { server.serve(mail_at, std::future::pending()).await });
         let directory = tempfile::tempdir().unwrap();
-        let world = Self { directory, swr, inbox, mailbox, cloud, mail };
+        let world = Self { directory, swr, inbox, mailbox, cloud, mail, environment: Vec::new() };
         std::fs::create_dir(world.path("rules")).unwrap();
         world.write("token", TOKEN);
         world.write("url", &format!("http://{web}/hook/canary-path-77"));
@@ -106,6 +108,14 @@ to = ["ops@example.org"]
         )
     }
 
+    /// Writes the configuration with other credentials, and more keys for the source.
+    pub(crate) fn identify(&self, credentials: &str, source: &str) {
+        let config = self.config(&format!("poll_every = \"100ms\"\n{source}"), "");
+        let token = "credentials = { kind = \"token\", token = { file = \"token\" } }";
+        assert!(config.contains(token));
+        self.write("jobwatch.toml", &config.replace(token, &format!("credentials = {credentials}")));
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -117,7 +127,7 @@ to = ["ops@example.org"]
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
         command.current_dir(self.directory.path()).args(arguments).env_clear().kill_on_drop(true);
-        command.env("PATH", "/usr/bin:/bin");
+        command.env("PATH", "/usr/bin:/bin").envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -115,14 +115,14 @@ fn stem(notification: &Notification) -> String {
             let kind = job.kind.as_deref().unwrap_or("job");
             format!("{}: {kind}", job.title())
         }
-        Topic::Source(_) | Topic::Receiver { .. } => notification.title.clone(),
+        Topic::Sources(_) | Topic::Receiver { .. } => notification.title.clone(),
     }
 }
 
 fn state(notification: &Notification) -> String {
     match &notification.topic {
         Topic::Job(topic) => topic.transition.to.to_string().to_uppercase(),
-        Topic::Source(_) | Topic::Receiver { .. } => notification.severity.as_str().to_uppercase(),
+        Topic::Sources(_) | Topic::Receiver { .. } => notification.severity.as_str().to_uppercase(),
     }
 }
 
@@ -135,9 +135,13 @@ fn thread(lane: &Lane) -> String {
 fn facts(owed: &Owed) -> Vec<(&'static str, String)> {
     let mut facts = match &owed.notification.topic {
         Topic::Job(topic) => job_facts(topic),
-        Topic::Source(source) => {
-            vec![("Source", source.name.to_string()), ("Project", source.project_id.clone())]
-        }
+        Topic::Sources(seen) => match seen.as_slice() {
+            [one] => vec![("Source", one.source.name.to_string()), ("Project", one.source.project_id.clone())],
+            many => {
+                let names: Vec<&str> = many.iter().map(|one| one.source.name.as_str()).collect();
+                vec![("Sources", names.join(", "))]
+            }
+        },
         Topic::Receiver { name, why, delivery, .. } => {
             vec![("Receiver", name.to_string()), ("Answer", why.clone()), ("Undelivered", delivery.1.clone())]
         }

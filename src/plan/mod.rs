@@ -6,18 +6,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::diff::{Difference, Points, Policy, diff};
-use crate::model::alert::{Alert, Severity};
+use crate::diff::{Difference, Points, Policy, diff, vanished};
+use crate::model::alert::Alert;
 use crate::model::delivery::{Lane, Owed};
-use crate::model::listing::{Fault, Listing};
+use crate::model::listing::{Fault, FaultKind, Listing, Point};
 use crate::model::memory::{Memory, Sight};
-use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, derive};
-use crate::model::notification::{Event, JobTopic, Notification, SourceFacts, Topic};
-use crate::model::time::{Timestamp, span};
+use crate::model::name::{AlertId, DeliveryId, RuleId, derive};
+use crate::model::notification::{JobTopic, Notification, SourceFacts, Topic};
+use crate::model::snapshot::Change;
+use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
 use crate::rules::{Context, Facts, Rule, RuleSet, class_of};
+
+mod sight;
+
+pub use sight::{Outlook, SelfWatch, View, lookout};
+
+/// Listings in a row that miss most jobs, each confirmed by the single-job call, before that is believed.
+const VANISHED_BELIEVED: u8 = 12;
 
 /// What a decision is made from.
 #[derive(Debug)]
@@ -26,6 +33,8 @@ pub struct Input<'a> {
     pub source: &'a Arc<SourceFacts>,
     /// What the store knows of it.
     pub before: &'a Memory,
+    /// How many jobs there are that are not gone; `before` may hold only some of them.
+    pub living: usize,
     /// What the poll brought.
     pub listing: Listing,
     /// What the single-job call said.
@@ -34,19 +43,8 @@ pub struct Input<'a> {
     pub rules: &'a RuleSet,
     /// The numbers in force.
     pub policy: &'a Policy,
-    /// Who hears of the agent's own troubles, and when.
-    pub watch: &'a SelfWatch,
     /// The time.
     pub now: Timestamp,
-}
-
-/// Who hears of the agent's own troubles, and when.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SelfWatch {
-    /// The receivers.
-    pub notify: Vec<ReceiverName>,
-    /// How long a source may go unseen.
-    pub blind_after: Duration,
 }
 
 /// What a poll changes.
@@ -80,10 +78,12 @@ pub struct Plan {
 
 /// Decides one poll.
 pub fn plan(input: Input<'_>) -> Plan {
-    let Input { source, before, listing, points, rules, policy, watch, now } = input;
-    let (fault, unreadable) = match &listing {
-        Listing::Complete(rows) => (None, rows.unreadable),
-        Listing::Incomplete { rows, fault } => (Some(fault.clone()), rows.unreadable),
+    let Input { source, before, living, listing, points, rules, policy, now } = input;
+    let (listing, vanished) = believe(before, listing, &points, policy, living);
+    let unreadable = listing.rows().unreadable;
+    let fault = match &listing {
+        Listing::Complete(_) | Listing::Brief(_) => None,
+        Listing::Incomplete { fault, .. } => Some(fault.clone()),
     };
     let difference = diff(&source.name, &before.snapshot, listing, points, policy, now);
     let mut decision = Decision {
@@ -99,9 +99,11 @@ pub fn plan(input: Input<'_>) -> Plan {
     for transition in difference.transitions() {
         decision.judge(transition);
     }
-    let sight = decision.look(fault.as_ref(), watch);
-    let jobs = before.snapshot.jobs.len()
-        + difference.changes.iter().filter(|change| !before.snapshot.jobs.contains_key(&change.known.job.id)).count();
+    let sight = decision.look(fault.as_ref(), vanished);
+    let was = |change: &Change| before.snapshot.jobs.get(&change.known.job.id).is_some_and(|known| !known.gone);
+    let come = difference.changes.iter().filter(|change| !was(change) && !change.known.gone).count();
+    let left = difference.changes.iter().filter(|change| was(change) && change.known.gone).count();
+    let jobs = (living + come).saturating_sub(left);
     let mut alerts: Vec<Alert> = decision.alerts.into_values().collect();
     alerts.sort_by(|a, b| a.id.cmp(&b.id));
     Plan {
@@ -192,6 +194,7 @@ impl Decision<'_> {
             id: id.clone(),
             rule: rule.id().clone(),
             source: self.source.name.clone(),
+            subject: transition.job.id.clone(),
             severity: rule.severity,
             count: known.map_or(1, |alert| alert.count.saturating_add(1)),
             first_seen: known.map_or(self.now, |alert| alert.first_seen),
@@ -201,49 +204,41 @@ impl Decision<'_> {
         alert
     }
 
-    /// Blindness is an alert: told once after `blind_after`, and its end is told too.
-    fn look(&mut self, fault: Option<&Fault>, watch: &SelfWatch) -> Sight {
+    /// What is to be remembered of the source's visibility.
+    fn look(&self, fault: Option<&Fault>, vanished: u8) -> Sight {
         let was = self.before.sight;
-        let Some(fault) = fault else {
-            if was.told {
-                let gap = was.blind_since.map(|since| span(self.now.since(since))).unwrap_or_default();
-                let title = format!("{}: listings are complete again after {gap}", self.source.name);
-                let body = "What changed in between is told as it is found, marked late.".to_owned();
-                self.tell(watch, Event::AgentRestored, Severity::Info, title, body, was.blind_since);
-            }
-            return Sight::default();
-        };
-        // A time that lies ahead is from before the clock was set back: it counts from now.
-        let since = was.blind_since.or(self.before.snapshot.complete_at).unwrap_or(self.now).min(self.now);
-        let due = self.now.since(since) >= watch.blind_after;
-        if due && !was.told {
-            let title = format!("{}: no complete listing for {}", self.source.name, span(self.now.since(since)));
-            let body = format!("Job failures in this source are not noticed until this ends.\nReason: {}", fault.text);
-            self.tell(watch, Event::AgentBlind, Severity::Critical, title, body, Some(since));
-        }
-        Sight { blind_since: Some(since), told: was.told || due }
+        let blind_since = fault.map(|_| {
+            // A time that lies ahead is from before the clock was set back: it counts from now.
+            was.blind_since.or(self.before.snapshot.complete_at).unwrap_or(self.now).min(self.now)
+        });
+        Sight { blind_since, vanished, told_since: was.told_since }
     }
+}
 
-    fn tell(
-        &mut self,
-        watch: &SelfWatch,
-        event: Event,
-        severity: Severity,
-        title: String,
-        body: String,
-        since: Option<Timestamp>,
-    ) {
-        let topic = Topic::Source(Arc::clone(self.source));
-        let notification = Notification { event, time: self.now, severity, title, body, topic };
-        let since = since.unwrap_or(self.now).micros().to_string();
-        for receiver in &watch.notify {
-            let parts = ["jobwatch/sight/v1", self.source.name.as_str(), event.as_str(), &since, receiver.as_str()];
-            self.owed.push(Owed {
-                id: DeliveryId::from(derive("msg", &parts)),
-                receiver: receiver.clone(),
-                lane: Lane { source: Some(self.source.name.clone()), subject: JobId::from("agent") },
-                notification: notification.clone(),
-            });
-        }
+/// A listing from which most jobs have vanished is not believed until the single-job calls have confirmed it often enough:
+/// the fault of a listing is told as one, and not as so many deletions.
+fn believe(before: &Memory, listing: Listing, points: &Points, policy: &Policy, living: usize) -> (Listing, u8) {
+    let Some(absent) = vanished(&before.snapshot, &listing, policy, living) else { return (listing, 0) };
+    let asked = points.values().filter(|point| !matches!(point, Point::Unknown)).count();
+    let there = points.values().filter(|point| matches!(point, Point::Found(_))).count();
+    let confirmed = asked > 0 && there == 0;
+    let count = if confirmed { before.sight.vanished.saturating_add(1) } else { 0 };
+    if confirmed && count >= VANISHED_BELIEVED {
+        return (listing, count);
     }
+    let asked = match (asked, there) {
+        (0, _) => "the single-job call tells nothing about them".to_owned(),
+        (asked, 0) => format!(
+            "asked for one by one, {asked} of them are not there: believed after {VANISHED_BELIEVED} such listings"
+        ),
+        (asked, there) => format!("asked for one by one, {there} of {asked} are there"),
+    };
+    let text = format!("{absent} of {living} jobs are missing from the listing at once; {asked}");
+    let Listing::Complete(mut rows) = listing else { return (listing, count) };
+    // What the single-job call showed is true as well.
+    rows.jobs.extend(points.values().filter_map(|point| match point {
+        Point::Found(job) => Some(job.clone()),
+        Point::NotFound | Point::Unknown => None,
+    }));
+    (Listing::Incomplete { rows, fault: Fault { kind: FaultKind::Vanished, text, retry_after: None } }, count)
 }
