@@ -66,7 +66,7 @@ async fn fault(source: &dyn Source) -> Fault {
             assert!(rows.jobs.is_empty());
             fault
         }
-        other => panic!("{other:?}"),
+        other @ (Listing::Complete(_) | Listing::Brief(_)) => panic!("{other:?}"),
     }
 }
 
@@ -166,7 +166,8 @@ async fn throttling_is_waited_out_for_as_long_as_it_says() {
     let throttled = |policy: &str| {
         format!(r#"{{"error_code":"APIGW.0308","error_msg":"The throttling threshold has been reached: {policy}"}}"#)
     };
-    let cases: [(&[(&str, &str)], String, Option<u64>); 4] = [
+    type Case = (&'static [(&'static str, &'static str)], String, Option<u64>);
+    let cases: [Case; 4] = [
         (&[], throttled("policy user over ratelimit,limit:200,time:5 minute"), Some(300)),
         (&[], throttled("policy ip over ratelimit,limit:5,time:1 second"), Some(1)),
         (&[("retry-after", "7")], throttled("policy api over ratelimit,limit:2000,time:1 minute"), Some(7)),

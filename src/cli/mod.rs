@@ -4,8 +4,10 @@ mod check;
 mod deliveries;
 mod demo;
 mod diff;
+mod doctor;
 mod init;
 mod poll;
+mod probe;
 mod run;
 mod show;
 mod simulate;
@@ -95,6 +97,11 @@ enum Command {
     /// What was sent to whom, what is stuck, and sending it again.
     #[command(subcommand)]
     Deliveries(deliveries::Deliveries),
+    /// One listing through the real path; nothing is written.
+    #[command(subcommand)]
+    Probe(probe::Probe),
+    /// Everything that seeing depends on, one line each, with the mend.
+    Doctor(doctor::Doctor),
     /// The SWR simulator alone, for trying rules against it.
     Simulate(simulate::Simulate),
 }
@@ -154,6 +161,8 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::Poll(poll) => runtime.block_on(poll.run(global)),
         Command::Diff(diff) => diff.run(global),
         Command::Deliveries(deliveries) => runtime.block_on(deliveries.run(global)),
+        Command::Probe(probe) => runtime.block_on(probe.run(global)),
+        Command::Doctor(doctor) => runtime.block_on(doctor.run(global)),
         Command::Simulate(simulate) => runtime.block_on(simulate.run()),
     }
 }

@@ -13,6 +13,12 @@ use crate::plan::Plan;
 pub(super) const BOLD: &str = "\x1b[1m";
 /// Dim, for what matters less.
 pub(super) const DIM: &str = "\x1b[2m";
+/// As it should be.
+pub(super) const GREEN: &str = "\x1b[32m";
+/// It works, and should be mended.
+pub(super) const YELLOW: &str = "\x1b[33m";
+/// It does not work.
+pub(super) const RED: &str = "\x1b[1;31m";
 /// Back to normal.
 pub(super) const PLAIN: &str = "\x1b[0m";
 

@@ -95,6 +95,17 @@ impl Api {
         self.host.remark()
     }
 
+    /// Whether anybody answers there, without saying who asks.
+    ///
+    /// # Errors
+    /// Nobody does, or not in a way that can be trusted.
+    pub async fn reach(&self, url: &Url) -> Result<(), Fault> {
+        let sent = self.client.send(self.client.request(Method::GET, url.clone()), Overlong::Cut).await;
+        let answer = sent.map_err(|error| unreached(&authority(url), &error))?;
+        self.host.learn(&answer, self.clock.now());
+        Ok(())
+    }
+
     /// Makes the request. An answer that refuses it is an answer; [`Api::fault`] says what it means.
     ///
     /// # Errors

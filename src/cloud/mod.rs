@@ -43,7 +43,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { per_second: 400, per_host: 100 }
+        Self { per_second: 400, per_host: 200 }
     }
 }
 

@@ -15,7 +15,8 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Router, middleware};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use super::fault::Fault;
 use super::identity::{Accounts, Identity};
@@ -42,7 +43,7 @@ struct Shared {
 /// What is set by hand, over the scenario.
 #[derive(Default)]
 struct Hand {
-    jobs: Option<Vec<Job>>,
+    jobs: Option<Arc<Vec<Job>>>,
     fault: Option<Fault>,
     deleted: BTreeSet<String>,
 }
@@ -83,7 +84,7 @@ impl Swr {
 
     /// Exactly these jobs exist from now on, in this order.
     pub fn set_jobs(&self, jobs: Vec<Job>) {
-        self.hand().jobs = Some(jobs);
+        self.hand().jobs = Some(Arc::new(jobs));
     }
 
     /// Every answer goes wrong like this from now on; `None` ends it.
@@ -104,10 +105,13 @@ impl Swr {
         (self.0.now)().since(self.0.start)
     }
 
-    fn jobs(&self) -> Vec<Job> {
+    fn jobs(&self) -> Arc<Vec<Job>> {
         let hand = self.hand();
-        let mut jobs = hand.jobs.clone().unwrap_or_else(|| self.0.scenario.jobs_at(self.elapsed(), self.0.start));
-        jobs.retain(|job| !hand.deleted.contains(job.id.as_str()));
+        let told = || Arc::new(self.0.scenario.jobs_at(self.elapsed(), self.0.start));
+        let mut jobs = hand.jobs.clone().unwrap_or_else(told);
+        if !hand.deleted.is_empty() {
+            Arc::make_mut(&mut jobs).retain(|job| !hand.deleted.contains(job.id.as_str()));
+        }
         jobs
     }
 
@@ -124,7 +128,7 @@ impl Swr {
             let text = "Incorrect IAM authentication information: decrypt token fail";
             return Err(gateway(StatusCode::UNAUTHORIZED, "APIGW.0301", text));
         }
-        if project != self.0.scenario.project_id() || fault == Some(Fault::Forbidden) {
+        if !self.0.scenario.has_project(project) || fault == Some(Fault::Forbidden) {
             return Err(forbidden());
         }
         fault.and_then(wrong).map_or(Ok(fault), Err)
@@ -157,27 +161,28 @@ async fn list(
         if !Status::KNOWN.iter().any(|status| status.as_str() == word) {
             return error(StatusCode::BAD_REQUEST, "SVCSTG.SWR.4000014", "Invalid status");
         }
-        jobs.retain(|job| job.status.as_str() == word);
+        jobs = Arc::new(jobs.iter().filter(|job| job.status.as_str() == word).cloned().collect());
     }
     if fault == Some(Fault::Disagreeing) {
         return answer(StatusCode::OK, &json!({ "total": jobs.len() + 7, "jobs": [] }));
     }
     if fault == Some(Fault::Shifting) {
         let serial = swr.requests();
+        let jobs = Arc::make_mut(&mut jobs);
         jobs.insert(0, Job::bare(format!("shift-{serial}"), Status::Creating));
         jobs.extend((0..serial % 3).map(|n| Job::bare(format!("tail-{n}"), Status::Creating)));
     }
     let (total, limit) = (jobs.len(), limit.min(swr.0.scenario.page_max()));
-    let page: Vec<Job> = jobs.into_iter().skip(offset).take(limit).collect();
-    answer(StatusCode::OK, &json!({ "total": total, "jobs": page }))
+    let page = jobs.get(offset.min(total)..(offset + limit).min(total)).unwrap_or_default();
+    answer(StatusCode::OK, &Page { total, jobs: page })
 }
 
 async fn show(State(swr): State<Swr>, Path((project, id)): Path<(String, String)>, asked: Asked) -> Response {
     if let Err(answer) = swr.admit(&project, &asked).await {
         return answer;
     }
-    match swr.jobs().into_iter().find(|job| job.id.as_str() == id) {
-        Some(job) => answer(StatusCode::OK, &json!(job)),
+    match swr.jobs().iter().find(|job| job.id.as_str() == id) {
+        Some(job) => answer(StatusCode::OK, job),
         None => not_found(),
     }
 }
@@ -191,6 +196,13 @@ async fn delete(State(swr): State<Swr>, Path((project, id)): Path<(String, Strin
     }
     swr.hand().deleted.insert(id);
     StatusCode::NO_CONTENT.into_response()
+}
+
+/// A page of the listing.
+#[derive(Serialize)]
+struct Page<'a> {
+    total: usize,
+    jobs: &'a [Job],
 }
 
 /// What of a request its authorisation covers.
@@ -297,9 +309,10 @@ impl futures_core::Stream for Broken {
     }
 }
 
-pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
+pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (REQUEST_ID, "8f3c1d5e7a9b4c6d")];
-    (status, headers, body.to_string()).into_response()
+    let body = serde_json::to_string(body).expect("answers are always JSON");
+    (status, headers, body).into_response()
 }
 
 const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");

@@ -91,6 +91,11 @@ impl Scenario {
         &self.project_id
     }
 
+    /// Whether a project's jobs may be listed; a scenario for `*` has every project, each with the same jobs.
+    pub(super) fn has_project(&self, project: &str) -> bool {
+        self.project_id == "*" || self.project_id == project
+    }
+
     /// What `X-Auth-Token` must be.
     pub fn token(&self) -> &str {
         &self.token

@@ -67,6 +67,31 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// For people: who asks. Holds no secret.
     fn credential(&self) -> String;
+
+    /// Looks at everything that a listing depends on, one step after the other; ends at the first that bars the rest.
+    async fn examine(&self) -> Vec<Finding>;
+}
+
+/// What came of looking at one thing that a listing depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at, in a word.
+    pub what: &'static str,
+    /// How it is.
+    pub health: Health,
+    /// What was found, with what would mend it.
+    pub text: String,
+}
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// As it should be.
+    Good,
+    /// It works, and should be mended.
+    Doubtful,
+    /// It does not work.
+    Bad,
 }
 
 /// Reads a saved answer of the listing call: its rows, and how many jobs it counts.

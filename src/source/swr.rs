@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::pager::{Page, Row};
 use super::survey::{Shelf, Survey};
-use super::{Common, Kind, Source};
+use super::{Common, Finding, Health, Kind, Source};
 use crate::cloud::credential::Surroundings;
 use crate::cloud::error::{ApiError, describe};
 use crate::cloud::{Api, Call, Credential, region};
@@ -153,6 +153,58 @@ impl Source for Swr {
 
     fn credential(&self) -> String {
         self.api.credential().label().to_owned()
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut find = |what, health, text: String| findings.push(Finding { what, health, text });
+        let (host, port) = (self.jobs.host_str().unwrap_or_default(), self.jobs.port_or_known_default().unwrap_or(443));
+        match tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await {
+            Ok(found) => {
+                let addresses: Vec<String> = found.take(4).map(|address| address.ip().to_string()).collect();
+                find("dns", Health::Good, format!("{host} is {}", addresses.join(", ")));
+            }
+            Err(error) => {
+                let mend = "check `region`, `endpoint` and this machine's resolver";
+                find("dns", Health::Bad, format!("{host} has no address ({error}): {mend}"));
+                return findings;
+            }
+        }
+        if let Err(fault) = self.api.reach(&self.jobs).await {
+            let mend = "check the network, its firewall, and `ca_file` where a proxy has certificates of its own";
+            find("connection", Health::Bad, format!("{fault}: {mend}"));
+            return findings;
+        }
+        let how = if self.jobs.scheme() == "https" { "connected, and the certificate is good" } else { "connected" };
+        find("connection", Health::Good, how.into());
+        let listed = Shelf::page(self, None, 0, 1, &Index::default()).await;
+        match self.api.remark() {
+            None => find("clock", Health::Good, "agrees with the cloud's to the minute".into()),
+            Some(remark) => find("clock", Health::Doubtful, remark),
+        }
+        let label = self.credential();
+        let project = &self.facts.project_id;
+        match listed {
+            Ok(page) => {
+                find("credential", Health::Good, label);
+                let jobs = page.total;
+                find("listing", Health::Good, format!("project {project} may be listed: {jobs} jobs"));
+            }
+            Err(fault) => {
+                let what = match fault.kind {
+                    FaultKind::Unauthorized if fault.text.contains("HTTP 403") => "permission",
+                    FaultKind::Unauthorized => "credential",
+                    FaultKind::Misdirected => "region and project",
+                    FaultKind::Throttled
+                    | FaultKind::Unavailable
+                    | FaultKind::Malformed
+                    | FaultKind::Shifted
+                    | FaultKind::Vanished => "listing",
+                };
+                find(what, Health::Bad, format!("{} ({label}, project {project})", fault.text));
+            }
+        }
+        findings
     }
 }
 

@@ -4,6 +4,7 @@
 mod commands;
 mod crash;
 mod delivering;
+mod doctor;
 mod faults;
 mod identity;
 mod mail;

@@ -1,0 +1,89 @@
+//! `doctor` and `probe source`: each thing that seeing depends on, broken in turn, and what is said of it.
+
+use jobwatch::simulator::Fault;
+
+use crate::world::{World, job, said};
+
+/// What `doctor` says, and how it ends.
+async fn doctor(world: &World) -> (String, Option<i32>) {
+    let output = world.jobwatch(&["doctor"]).await;
+    (said(&output).0, output.status.code())
+}
+
+#[tokio::test]
+async fn all_is_well_and_said_line_by_line() {
+    let world = World::new().await;
+    world.swr.set_jobs(vec![job("a", "Running", 1), job("b", "Failed", 1)]);
+    let (out, code) = doctor(&world).await;
+    assert_eq!(code, Some(0), "{out}");
+    for line in [
+        "ok    configuration: ",
+        "ok    state: ",
+        "ok    source prod: dns: 127.0.0.1 is 127.0.0.1",
+        "ok    source prod: connection: connected",
+        "ok    source prod: clock: agrees",
+        "ok    source prod: credential: a token of the configuration",
+        "ok    source prod: listing: project p1 may be listed: 2 jobs",
+    ] {
+        assert!(out.contains(line), "{line:?} is missing:\n{out}");
+    }
+    let output = world.jobwatch(&["probe", "source", "prod"]).await;
+    assert!(output.status.success());
+    let (out, _) = said(&output);
+    assert!(out.contains("listing: complete in") && out.contains("1 Failed, 1 Running"), "{out}");
+    assert!(!world.path("state.db").exists(), "neither writes anything");
+}
+
+#[tokio::test]
+async fn each_trouble_has_its_line_with_the_mend() {
+    let cases = [
+        (Fault::Forbidden, "BAD   source prod: permission: HTTP 403", "needs the permission swr:instance:listJobs"),
+        (Fault::Unauthorized, "BAD   source prod: credential: HTTP 401", "valid in one project of one region"),
+        (
+            Fault::BadRequest,
+            "BAD   source prod: region and project: HTTP 400",
+            "check `region`, `endpoint` and `project_id`",
+        ),
+        (Fault::ServerError, "BAD   source prod: listing: HTTP 500", "Internal error"),
+    ];
+    let world = World::new().await;
+    for (fault, line, mend) in cases {
+        world.swr.set_fault(Some(fault));
+        let (out, code) = doctor(&world).await;
+        assert_eq!(code, Some(3), "{out}");
+        assert!(out.contains(line) && out.contains(mend), "{out}");
+        let output = world.jobwatch(&["probe", "source", "prod"]).await;
+        assert_eq!(output.status.code(), Some(3));
+        assert!(said(&output).0.contains("`jobwatch doctor` looks at each step"));
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_there_and_a_name_that_does_not_exist_are_told_apart() {
+    let world = World::new().await;
+    let config = std::fs::read_to_string(world.path("jobwatch.toml")).unwrap();
+    let endpoint = format!("http://{}", world.cloud);
+    world.write("jobwatch.toml", &config.replace(&endpoint, "https://swr.invalid"));
+    let (out, _) = doctor(&world).await;
+    assert!(out.contains("BAD   source prod: dns: swr.invalid has no address"), "{out}");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    world.write("jobwatch.toml", &config.replace(&endpoint, &format!("http://{closed}")));
+    let (out, _) = doctor(&world).await;
+    assert!(out.contains("BAD   source prod: connection: 127.0.0.1") && out.contains("refused"), "{out}");
+}
+
+#[tokio::test]
+async fn a_wrong_clock_is_a_warning_with_its_mend() {
+    let world = World::new().await;
+    world.swr.accounts().clock_ahead = 600;
+    let (out, code) = doctor(&world).await;
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("warn  source prod: clock: this machine's clock is 10 min behind"), "{out}");
+}
+
+#[tokio::test]
+async fn a_source_that_is_misspelt_is_suggested() {
+    let world = World::new().await;
+    let (_, errors) = said(&world.jobwatch(&["probe", "source", "prof"]).await);
+    assert!(errors.contains("there is no source `prof`; did you mean `prod`?"), "{errors}");
+}
