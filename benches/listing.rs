@@ -165,6 +165,7 @@ struct Row {
 
 /// What anybody would write first: fetch every page, parse it, compare each row with the one known.
 async fn bare(cloud: SocketAddr, polls: u32) {
+    jobwatch::http::use_ring();
     let client = reqwest::Client::new();
     let mut known: HashMap<String, Row> = HashMap::new();
     let mut changed = 0;

@@ -66,7 +66,7 @@ pub(crate) fn run_cloud(count: usize, unfinished: usize) {
 
 async fn count_request(State(counts): State<Arc<Mutex<Counts>>>, request: Request, next: Next) -> Response {
     let project = request.uri().path().split('/').nth(2).unwrap_or_default().to_owned();
-    let starts = request.uri().query().is_some_and(|query| query.contains("offset=0"));
+    let starts = request.uri().query().is_some_and(|query| query.contains("offset=100"));
     {
         let mut counts = counts.lock().unwrap();
         counts.first.get_or_insert(epoch());

@@ -137,7 +137,8 @@ impl Pager {
         if end != total {
             return self.broken(format!("the listing ends after {end} rows, but `total` is {total}"));
         }
-        if self.pages == 1 {
+        // All rows from one answer: nothing can have moved between pages.
+        if self.pages == 1 || self.pages == 2 && count == 0 {
             return Step::Whole(std::mem::take(&mut self.rows));
         }
         self.closing = true;
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_listing_that_stands_still_is_whole_whatever_its_length() {
-        for (length, expected_reads) in [(0, 1), (1, 1), (99, 1), (100, 3), (101, 3), (250, 4)] {
+        for (length, expected_reads) in [(0, 1), (1, 1), (99, 1), (100, 2), (101, 3), (250, 4)] {
             let (step, reads) = read((0..length).collect(), LIMIT, |_, _| {});
             let Step::Whole(rows) = step else { panic!("{length} jobs: {step:?}") };
             assert_eq!((rows.jobs.len(), reads), (length, expected_reads), "{length} jobs");

@@ -9,5 +9,6 @@ mod faults;
 mod identity;
 mod mail;
 mod service;
+mod sources;
 mod tls;
 mod world;
