@@ -125,7 +125,7 @@ impl Api {
                 host.learn(&answer, now);
                 if answer.status == 429 {
                     let wait = ApiError::read(&answer).asked(&answer).unwrap_or(PAUSE);
-                    host.pause(self.credential.label(), now.plus(wait));
+                    host.pause(&self.credential.id, now.plus(wait));
                 }
                 return Ok(answer);
             }
@@ -150,8 +150,7 @@ impl Api {
 
     /// One request over the wire.
     async fn attempt(&self, host: &Host, call: &Call<'_>, held: &Held) -> Result<Answer, Fault> {
-        let who = self.credential.label();
-        if let Some(remains) = host.paused(who, self.clock.now()) {
+        if let Some(remains) = host.paused(&self.credential.id, self.clock.now()) {
             let text = format!("throttled: nothing is asked for another {}", span(remains));
             return Err(Fault { kind: FaultKind::Throttled, text, retry_after: Some(remains) });
         }

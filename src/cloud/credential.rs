@@ -33,6 +33,8 @@ const HELP: &str = "credentials = { kind = \"auto\" }, or kind = \"ak_sk\" with 
 /// A credential, shared by the sources that use it.
 #[derive(Debug)]
 pub struct Credential {
+    /// Tells it from others; made from a hash, it shows nothing.
+    pub(super) id: String,
     /// For people: which one, and where it comes from. Holds no secret.
     label: String,
     origin: Origin,
@@ -99,9 +101,9 @@ fn sound(text: &SecretString) -> Option<SecretString> {
 }
 
 impl Credential {
-    fn new(label: String, origin: Origin, guard: Arc<Guard>) -> Self {
+    fn new(id: String, label: String, origin: Origin, guard: Arc<Guard>) -> Self {
         let (held, renewing, trouble) = (RwLock::default(), tokio::sync::Mutex::default(), Mutex::default());
-        Self { label, origin, guard, held, renewing, trouble }
+        Self { id, label, origin, guard, held, renewing, trouble }
     }
 
     /// For people: which one, and where it comes from.
@@ -297,7 +299,7 @@ impl Reader<'_> {
         let key = fingerprint(&["token", token.value.expose_secret()]);
         let label = "a token of the configuration".to_owned();
         let guard = self.around.pool.guard(&key);
-        Some(self.around.pool.credential(key, || Credential::new(label, Origin::Token(Mutex::new(token)), guard)))
+        Some(self.around.pool.credential(key, |id| Credential::new(id, label, Origin::Token(Mutex::new(token)), guard)))
     }
 
     fn ak_sk(&self) -> Option<Arc<Credential>> {
@@ -322,7 +324,7 @@ impl Reader<'_> {
         let guard = self.around.pool.guard(&fingerprint(&["access-key", name]));
         let origin =
             Origin::Key { id: Mutex::new(id), secret: Mutex::new(secret), security_token: token.map(Mutex::new) };
-        self.around.pool.credential(key, || Credential::new(label, origin, guard))
+        self.around.pool.credential(key, |id| Credential::new(id, label, origin, guard))
     }
 
     fn password(&self) -> Option<Arc<Credential>> {
@@ -361,7 +363,7 @@ impl Reader<'_> {
         let guard = around.pool.guard(&key);
         let label = format!("a token for the IAM user {user} of {domain}");
         let iam = Iam { client, url, user, domain, password: Mutex::new(password), project: around.project.to_owned() };
-        Some(around.pool.credential(key, || Credential::new(label, Origin::Password(iam), guard)))
+        Some(around.pool.credential(key, |id| Credential::new(id, label, Origin::Password(iam), guard)))
     }
 
     fn metadata(&self, label: &str) -> Option<Arc<Credential>> {
@@ -400,7 +402,7 @@ impl Reader<'_> {
             (Metadata::Machine(machine), fingerprint(&["machine", text]), format!("{label}: the ECS metadata service"))
         };
         let guard = pool.guard(&key);
-        Some(pool.credential(key, || Credential::new(label, Origin::Metadata(origin), guard)))
+        Some(pool.credential(key, |id| Credential::new(id, label, Origin::Metadata(origin), guard)))
     }
 
     /// The SDKs' order: the environment, the profile file, the machine.

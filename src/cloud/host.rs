@@ -129,6 +129,17 @@ mod tests {
         assert_eq!(host.remark(), None);
     }
 
+    #[tokio::test]
+    async fn requests_beyond_the_budget_wait_and_the_whole_budget_holds_over_all_hosts() {
+        let whole = Arc::new(Budget::new(3));
+        let (one, other) = (Host::new("one", &whole, 2), Host::new("other", &whole, 2));
+        let at_once = async |host: &Host| tokio::time::timeout(Duration::ZERO, host.spend()).await.is_ok();
+        let spent = [at_once(&one).await, at_once(&one).await, at_once(&one).await];
+        assert_eq!(spent, [true, true, false], "two a second for one host");
+        let spent = [at_once(&other).await, at_once(&other).await];
+        assert_eq!(spent, [true, false], "three a second for all");
+    }
+
     #[test]
     fn who_was_throttled_waits_and_nobody_else() {
         let host = Host::new("swr", &Arc::new(Budget::new(1)), 1);

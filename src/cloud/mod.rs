@@ -112,9 +112,9 @@ impl Pool {
     }
 
     /// The credential with this fingerprint, or a new one.
-    fn credential(&self, key: String, make: impl FnOnce() -> Credential) -> Arc<Credential> {
+    fn credential(&self, key: String, make: impl FnOnce(String) -> Credential) -> Arc<Credential> {
         let mut credentials = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(credentials.entry(key).or_insert_with(|| Arc::new(make())))
+        Arc::clone(credentials.entry(key.clone()).or_insert_with(|| Arc::new(make(key))))
     }
 }
 

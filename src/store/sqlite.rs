@@ -44,6 +44,9 @@ const QUEUE_MAX: usize = 256;
 /// The write-ahead log is cut back to this after a checkpoint.
 const WAL_BYTES_MAX: i64 = 64 << 20;
 
+/// With more jobs than this, reading all of a source's rows once is cheaper than looking each up.
+const SCAN_FROM: usize = 500;
+
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// A state file. Dropping it does what is queued, closes the file and gives the lock back.
@@ -466,6 +469,23 @@ fn load(connection: &Connection, source: &SourceName, wanted: &Wanted) -> rusqli
         }
     }
     let mut memory = Memory { snapshot: Snapshot { jobs: HashMap::new(), complete_at }, alerts: HashMap::new(), sight };
+    if ids.len() > SCAN_FROM {
+        let mut jobs = connection.prepare_cached("SELECT * FROM job WHERE source = ?1")?;
+        for row in jobs.query_map([source.as_str()], known)? {
+            let (id, known) = row?;
+            if ids.contains(&id) {
+                memory.snapshot.jobs.insert(id, known);
+            }
+        }
+        let mut alerts = connection.prepare_cached("SELECT * FROM alert WHERE source = ?1")?;
+        for row in alerts.query_map([source.as_str()], alert)? {
+            let (id, alert) = row?;
+            if ids.contains(&alert.subject) {
+                memory.alerts.insert(id, alert);
+            }
+        }
+        return Ok(memory);
+    }
     let mut job = connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND id = ?2")?;
     let mut alerts = connection.prepare_cached("SELECT * FROM alert WHERE source = ?1 AND subject = ?2")?;
     for id in ids {
