@@ -437,6 +437,28 @@ fn most_jobs_vanishing_at_once_is_a_fault_of_the_source_and_told_as_one() {
 }
 
 #[test]
+fn jobs_that_the_single_job_call_still_finds_have_not_vanished_however_often_the_listing_says_so() {
+    let (mut world, jobs) = crowd(100);
+    for _ in 0..20 {
+        world.points = jobs[40..59].iter().map(|job| (job.id.clone(), Point::NotFound)).collect();
+        world.points.insert("j059".into(), Point::Found(jobs[59].clone()));
+        let plan = world.see(&jobs[..40]);
+        assert_eq!((plan.complete, plan.difference.changes.len()), (false, 0));
+    }
+}
+
+#[test]
+fn an_ending_that_is_older_is_believed_once_and_two_backends_do_not_take_turns() {
+    let mut world = World::knowing(TELL_FAILURES, &[job("a", "Running", 20)]);
+    assert_eq!(steps(&world.see(&[failed("a", 10, "x")])), ["a: Running → Failed"]);
+    for _ in 0..4 {
+        assert_eq!(steps(&world.see(&[job("a", "Running", 20)])), [""; 0]);
+        assert_eq!(steps(&world.see(&[failed("a", 10, "x")])), [""; 0]);
+    }
+    assert_eq!(steps(&world.see(&[job("a", "Running", 30)])), ["a: Failed → Running"], "a newer row is a re-run");
+}
+
+#[test]
 fn most_jobs_that_are_really_gone_are_believed_in_the_end() {
     let (mut world, jobs) = crowd(100);
     let mut polls = 0;

@@ -415,3 +415,47 @@ async fn a_filter_that_hides_jobs_or_a_total_that_does_not_count_is_noticed() {
         assert!(watcher.survey.remark().is_some(), "and the operator hears of it");
     }
 }
+
+/// A cloud whose listing moves under every reading, and hides another job from each.
+struct Hiding {
+    jobs: Vec<Job>,
+    requests: Mutex<usize>,
+}
+
+impl Shelf for Hiding {
+    fn page(
+        &self,
+        _: Option<&Status>,
+        offset: usize,
+        limit: usize,
+        index: &Index,
+    ) -> impl Future<Output = Result<Page, Fault>> + Send {
+        let mut requests = self.requests.lock().unwrap();
+        // Three requests a reading: two pages, and the first again.
+        let (reading, first_again) = (*requests / 3, *requests % 3 == 2);
+        *requests += 1;
+        let mut listed: Vec<&Job> =
+            self.jobs.iter().enumerate().filter(|(n, _)| *n != reading).map(|(_, job)| job).collect();
+        if first_again {
+            listed.swap(0, 50);
+        }
+        let row = |job: &&Job| Row { key: index.key(job.id.as_str()), job: Some((*job).clone()) };
+        let rows = listed.iter().skip(offset).take(limit).map(row).collect();
+        let page = Page { total: listed.len(), rows, unreadable: 0 };
+        std::future::ready(Ok(page))
+    }
+
+    async fn show(&self, _: &JobId) -> Result<Point, Fault> {
+        Ok(Point::Unknown)
+    }
+}
+
+#[tokio::test]
+async fn what_one_broken_reading_missed_another_one_shows() {
+    let jobs = Cloud::new(1, 150, 0.0).jobs();
+    let cloud = Hiding { jobs, requests: Mutex::default() };
+    let listing = Survey::default().list(&cloud, &Index::default(), true).await;
+    let Listing::Incomplete { rows, fault } = listing else { panic!("{listing:?}") };
+    assert!(fault.text.contains("3 times"), "{fault}");
+    assert_eq!((rows.jobs.len(), rows.listed.len()), (150, 150));
+}

@@ -120,12 +120,12 @@ async fn a_token_is_renewed_before_it_ends() {
     world.identify(&credentials, "");
     world.swr.accounts().lifetime = Duration::from_secs(4);
     let service = world.watched().await;
-    while world.swr.accounts().issued < 3 {
-        let requests = world.swr.requests();
-        while world.swr.requests() < requests + 2 {
+    let renewals = async {
+        while world.swr.accounts().issued < 3 {
             tokio::task::yield_now().await;
         }
-    }
+    };
+    soon("two renewals", renewals).await;
     assert!(!service.log().contains("no complete listing"), "renewed before they ended: {}", service.log());
 }
 
