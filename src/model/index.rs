@@ -60,7 +60,7 @@ impl Index {
 
     /// Whether this row says exactly what is known, and nothing about the job is in doubt.
     pub fn is_known(&self, key: Key, fields: &[Option<&str>; FIELDS]) -> bool {
-        self.rows.get(&key).is_some_and(|known| *known != LOOK && *known == self.digest(fields))
+        self.rows.get(&key).is_some_and(|known| *known == self.digest(fields))
     }
 
     /// Whether the job is known at all.
