@@ -8,6 +8,7 @@ mod doctor;
 mod init;
 mod poll;
 mod probe;
+mod rules;
 mod run;
 mod show;
 mod simulate;
@@ -97,6 +98,9 @@ enum Command {
     /// What was sent to whom, what is stuck, and sending it again.
     #[command(subcommand)]
     Deliveries(deliveries::Deliveries),
+    /// The tests that stand in rule files.
+    #[command(subcommand)]
+    Rules(rules::Rules),
     /// One listing through the real path; nothing is written.
     #[command(subcommand)]
     Probe(probe::Probe),
@@ -161,6 +165,7 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::Poll(poll) => runtime.block_on(poll.run(global)),
         Command::Diff(diff) => diff.run(global),
         Command::Deliveries(deliveries) => runtime.block_on(deliveries.run(global)),
+        Command::Rules(rules) => rules.run(global),
         Command::Probe(probe) => runtime.block_on(probe.run(global)),
         Command::Doctor(doctor) => runtime.block_on(doctor.run(global)),
         Command::Simulate(simulate) => runtime.block_on(simulate.run()),

@@ -21,9 +21,9 @@ use crate::diff::Policy;
 use crate::document::{File, Item, Level, Problem, Report, Table, parse, suggest};
 use crate::http::Egress;
 use crate::model::name::{ReceiverName, SourceName};
-use crate::plan::SelfWatch;
+use crate::plan::{Disagreement, SelfWatch, rehearse};
 use crate::retry::Schedule;
-use crate::rules::{RuleSet, Surroundings, load as load_rules};
+use crate::rules::{Expectation, RuleSet, RuleTest, Surroundings, load as load_rules};
 use crate::source;
 use secret::Vault;
 pub use secret::variable;
@@ -143,7 +143,33 @@ pub fn rules(paths: &[PathBuf], receivers: Option<&[ReceiverName]>) -> (RuleSet,
     let read_body = |path: &Path| read(path).map_err(|error| error.to_string());
     let (set, found) = load_rules(&texts, &Surroundings { read: &read_body, receivers });
     report.merge(found);
+    if !report.has_errors() {
+        for test in &set.tests {
+            report.add(&test.file, disagreements(&set, test));
+        }
+    }
     (set, report)
+}
+
+/// Where a test in a rule file and its rule disagree, as problems of that file.
+pub fn disagreements(rules: &RuleSet, test: &RuleTest) -> Vec<Problem> {
+    let problem = |disagreement: Disagreement| {
+        let wanted = disagreement.expectation.and_then(|n| test.expect.get(n));
+        let wish = match wanted {
+            Some(Expectation { fires: false, .. }) => "that the rule does not fire".to_owned(),
+            Some(Expectation { title: Some(title), .. }) => format!("`{title}`"),
+            Some(_) => "that the rule fires".to_owned(),
+            None => "nothing".to_owned(),
+        };
+        Problem {
+            level: Level::Error,
+            code: "test-failed",
+            message: format!("rule `{}`, test `{}`: {}", test.rule, test.name, disagreement.what),
+            span: wanted.map_or(test.span.clone(), |wanted| wanted.span.clone()),
+            help: Some(format!("the test expects {wish}: mend the rule, or the test")),
+        }
+    };
+    rehearse(rules, test).into_iter().map(problem).collect()
 }
 
 fn rule_files(path: &Path) -> std::io::Result<Vec<PathBuf>> {

@@ -156,6 +156,11 @@ impl<'t> Table<'t> {
         Some(Value { key: key.to_owned(), value, problems: self.problems })
     }
 
+    /// Whether something stands under `key`, whatever it is.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key) || self.defaults.is_some_and(|defaults| defaults.contains_key(key))
+    }
+
     /// Reports that `key` is missing.
     pub fn missing(&self, key: &str, help: impl Into<String>) {
         self.error("missing-key", self.span(), format!("`{key}` is missing"), help);

@@ -159,6 +159,14 @@ impl Notification {
         }
     }
 
+    /// The rule that speaks, if one does.
+    pub fn rule(&self) -> Option<&RuleId> {
+        match &self.topic {
+            Topic::Job(topic) => Some(&topic.rule.id),
+            Topic::Sources(_) | Topic::Receiver { .. } => None,
+        }
+    }
+
     /// The failure reason in the cloud's words, or what went wrong in ours.
     pub fn reason(&self) -> Option<&str> {
         match &self.topic {

@@ -19,8 +19,10 @@ use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
 use crate::rules::{Context, Facts, Rule, RuleSet, class_of};
 
+mod rehearsal;
 mod sight;
 
+pub use rehearsal::{Disagreement, rehearse};
 pub use sight::{Outlook, SelfWatch, View, lookout};
 
 /// Listings in a row that miss most jobs, each confirmed by the single-job call, before that is believed.

@@ -8,6 +8,7 @@ mod matcher;
 mod parse;
 mod reason;
 mod template;
+mod testing;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ pub use parse::{Surroundings, load};
 pub use reason::reason_class;
 pub(crate) use template::class_of;
 pub use template::{Context, Message, Rendered, builtin};
+pub use testing::{Expectation, RuleTest, Step};
 
 use crate::model::alert::Severity;
 use crate::model::job::Status;
@@ -28,6 +30,8 @@ use crate::model::transition::{State, Transition};
 pub struct RuleSet {
     /// In the order of their files.
     pub rules: Vec<Rule>,
+    /// What the files say that their rules do.
+    pub tests: Vec<RuleTest>,
 }
 
 /// One rule, proved.

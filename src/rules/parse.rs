@@ -11,7 +11,7 @@ use regex::RegexBuilder;
 
 use super::matcher::{Clause, FIELDS, Field, Test};
 use super::template::{Flaw, Message, TEXT_MAX};
-use super::{Labels, Rule, RuleSet, When};
+use super::{Labels, Rule, RuleSet, When, testing};
 use crate::document::{File, Item, Level, Problem, Report, Table, Value, parse, suggest};
 use crate::model::alert::Severity;
 use crate::model::job::Status;
@@ -34,7 +34,7 @@ const SEVERITIES: &[(&str, Severity)] = &[
 ];
 
 /// Keys of the rule language that this version cannot honour: refused, because a rule that is half obeyed is worse.
-const RULE_KEYS_LATER: &[&str] = &["key", "group", "cooldown", "resolve", "then", "active", "test", "enabled"];
+const RULE_KEYS_LATER: &[&str] = &["key", "group", "cooldown", "resolve", "then", "active", "enabled"];
 const WHEN_KEYS_LATER: &[&str] =
     &["stays", "for", "gone_from", "count", "within", "per", "new", "memory", "changed", "gaps"];
 const LATER: &str = "remove it; this version knows `when = { from, to }`, `match`, `except`, `severity`, `notify`, `message`, `runbook`, `labels`";
@@ -65,13 +65,14 @@ pub fn load(files: &[Arc<File>], surroundings: &Surroundings<'_>) -> (RuleSet, R
         }
         let problems = RefCell::default();
         let reader = Reader { file, surroundings, bodies: RefCell::default() };
-        for (rule, span) in reader.file(Table::root(&table, &problems)) {
+        for (rule, span, tests) in reader.file(Table::root(&table, &problems)) {
             let (line, _) = file.place(span.start);
             if let Some(first) = known.insert(rule.id().clone(), format!("{}:{line}", file.path.display())) {
                 let message = format!("the id `{}` is taken by the rule at {first}", rule.id());
                 let help = Some("a rule's memory is kept under its id: give each rule its own".to_owned());
                 problems.borrow_mut().push(Problem { level: Level::Error, code: "duplicate-id", message, span, help });
             }
+            set.tests.extend(tests.into_iter().map(|test| test.of(&rule)));
             set.rules.push(rule);
         }
         report.add(file, problems.into_inner());
@@ -79,6 +80,9 @@ pub fn load(files: &[Arc<File>], surroundings: &Surroundings<'_>) -> (RuleSet, R
     }
     (set, report)
 }
+
+/// A rule, the place of its id, and its tests.
+type Read = (Rule, Range<usize>, Vec<testing::Unbound>);
 
 struct Reader<'a> {
     file: &'a Arc<File>,
@@ -92,7 +96,7 @@ struct Defaults {
 }
 
 impl Reader<'_> {
-    fn file(&self, top: Table<'_>) -> Vec<(Rule, Range<usize>)> {
+    fn file(&self, top: Table<'_>) -> Vec<Read> {
         match top.value("schema") {
             None => top.error("missing-key", 0..0, "`schema` is missing", "write `schema = 1` at the top"),
             Some(value) => match value.integer(0..i64::MAX) {
@@ -120,7 +124,7 @@ impl Reader<'_> {
         Defaults { severity, notify }
     }
 
-    fn rule(&self, table: Table<'_>, defaults: &Defaults) -> Option<(Rule, Range<usize>)> {
+    fn rule(&self, table: Table<'_>, defaults: &Defaults) -> Option<Read> {
         let id = table.required("id", "a stable word such as id = \"create-failed\"");
         let id = id.and_then(|id| self.id(&table, id));
         let about = table.string("about").map(|about| about.value);
@@ -144,6 +148,7 @@ impl Reader<'_> {
         let labels = labels(&table);
         let message = self.message(&table, &labels);
         let runbook = table.string("runbook").map(|runbook| runbook.value);
+        let tests = testing::read(&table, self.file);
         for key in RULE_KEYS_LATER {
             table.not_yet(key, LATER);
         }
@@ -152,7 +157,7 @@ impl Reader<'_> {
         let id = RuleId::from(id?.value);
         let facts = RuleFacts { about: about.unwrap_or_else(|| id.to_string()), id, runbook, labels };
         let rule = Rule { facts, when: when?, matches: matches?, except: except?, severity, notify, message };
-        Some((rule, span))
+        Some((rule, span, tests))
     }
 
     fn id(&self, table: &Table<'_>, id: Item<String>) -> Option<Item<String>> {

@@ -8,6 +8,7 @@ mod doctor;
 mod faults;
 mod identity;
 mod mail;
+mod rules;
 mod service;
 mod sources;
 mod tls;
