@@ -34,7 +34,7 @@ fn rules(text: &str) -> RuleSet {
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
     let none = |_: &Path| Err("no files here".to_owned());
     let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None });
-    assert!(report.is_empty(), "{}", report.lines().collect::<Vec<_>>().join("\n"));
+    assert!(!report.has_errors(), "{}", report.lines().collect::<Vec<_>>().join("\n"));
     rules
 }
 
@@ -536,6 +536,63 @@ fn from_looks_at_the_last_state_that_was_seen() {
         assert_eq!(!world.see(&[failed("a", 2, "x")]).owed.is_empty(), fires, "from {from}");
     }
     assert_eq!(World::knowing(&text, &[]).see(&[failed("a", 2, "x")]).owed.len(), 1, "from unseen");
+}
+
+#[test]
+fn a_state_that_was_passed_unseen_counts_where_gaps_are_allowed() {
+    for (gaps, fires) in [("allow", true), ("strict", false)] {
+        let text =
+            TELL_FAILURES.replace(r#"to = "Failed""#, &format!(r#"from = "Running", to = "Failed", gaps = "{gaps}""#));
+        let mut world = World::knowing(&text, &[job("a", "Creating", 1)]);
+        assert_eq!(!world.see(&[failed("a", 2, "x")]).owed.is_empty(), fires, "{gaps}");
+        let mut world = World::knowing(&text, &[job("a", "Success", 1)]);
+        assert!(world.see(&[failed("a", 2, "x")]).owed.is_empty(), "it did not pass Running, as far as is known");
+    }
+}
+
+#[test]
+fn a_job_that_is_gone_is_told_once_by_who_asks_for_its_last_status() {
+    let rule = |from: &str| TELL_FAILURES.replace(r#"to = "Failed""#, &format!("gone_from = {from}"));
+    for (from, fires) in [(r#""Running""#, true), (r#"["Creating", "Failed"]"#, false), (r#""*""#, true)] {
+        let mut world = World::knowing(&rule(from), &[job("a", "Running", 1)]);
+        let mut told = Vec::new();
+        for _ in 0..8 {
+            world.points.insert("a".into(), Point::NotFound);
+            told.extend(world.see(&[]).owed);
+        }
+        assert_eq!(told.len(), usize::from(fires), "gone_from = {from}");
+        assert!(told.iter().all(|owed| owed.notification.event == Event::JobGone));
+    }
+}
+
+#[test]
+fn a_from_that_a_poll_can_skip_is_warned_of_unless_gaps_are_spoken_of() {
+    let warned = |when: &str| {
+        let text = format!("schema = 1\n[[rule]]\nid = \"r\"\nwhen = {when}\nnotify = [\"oncall\"]\n");
+        let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
+        let none = |_: &Path| Err("no files here".to_owned());
+        let (_, report) = load(&[file], &Surroundings { read: &none, receivers: None });
+        report.lines().next()
+    };
+    let skippable = [
+        r#"{ from = "Running", to = "Failed" }"#,
+        r#"{ from = ["unseen", "Running"], to = "*" }"#,
+        r#"{ from = ["Creating", "Running"], to = "Success" }"#,
+    ];
+    for when in skippable {
+        let line = warned(when).unwrap_or_else(|| panic!("{when} is not warned of"));
+        assert!(line.contains("rules.toml:4:") && line.contains("a poll may not see a job in"), "{line}");
+    }
+    let sound = [
+        r#"{ from = "Running", to = "Failed", gaps = "allow" }"#,
+        r#"{ from = "Running", to = "Failed", gaps = "strict" }"#,
+        r#"{ from = ["unseen", "Creating", "Initializing", "Running"], to = "Failed" }"#,
+        r#"{ from = "unseen", to = "Failed" }"#,
+        r#"{ to = "Failed" }"#,
+    ];
+    for when in sound {
+        assert_eq!(warned(when), None, "{when}");
+    }
 }
 
 #[test]

@@ -246,5 +246,6 @@ const SHIPPED_RULES: &[(&str, &str)] = &[
     ("other-job-failed.toml", include_str!("../../rules/other-job-failed.toml")),
     ("instance-ready.toml", include_str!("../../rules/instance-ready.toml")),
     ("failed-job-runs-again.toml", include_str!("../../rules/failed-job-runs-again.toml")),
+    ("deleted-at-work.toml", include_str!("../../rules/deleted-at-work.toml")),
     ("unknown-status.toml", include_str!("../../rules/unknown-status.toml")),
 ];

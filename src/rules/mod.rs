@@ -55,22 +55,42 @@ pub struct Rule {
 
 /// Which steps a rule looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct When {
-    /// Where the job came from; `None` is anywhere, first sight too.
-    pub from: Option<Vec<State>>,
-    /// Where it went; `None` is any status.
-    pub to: Option<Vec<Status>>,
+pub enum When {
+    /// From one status to another.
+    Step {
+        /// Where the job came from; `None` is anywhere, first sight too.
+        from: Option<Vec<State>>,
+        /// Where it went; `None` is any status.
+        to: Option<Vec<Status>>,
+        /// Whether a state of `from` counts that the job passed unseen between two polls.
+        gaps: bool,
+    },
+    /// No longer there.
+    Gone {
+        /// The status it was last seen in; `None` is any.
+        from: Option<Vec<Status>>,
+    },
 }
 
 impl When {
     /// Whether this step is one of them.
     pub fn covers(&self, transition: &Transition) -> bool {
-        let from = self.from.as_ref().is_none_or(|from| from.contains(&transition.from));
-        let to = match &transition.to {
-            State::Is(status) => self.to.as_ref().is_none_or(|to| to.contains(status)),
-            State::Unseen | State::Gone => false,
-        };
-        from && to
+        match (self, &transition.to) {
+            (Self::Step { from, to, gaps }, State::Is(status)) => {
+                let came = |from: &Vec<State>| {
+                    let passed = |skipped: &Status| from.contains(&State::Is(skipped.clone()));
+                    from.contains(&transition.from) || *gaps && transition.skipped.iter().any(passed)
+                };
+                from.as_ref().is_none_or(came) && to.as_ref().is_none_or(|to| to.contains(status))
+            }
+            (Self::Gone { from }, State::Gone) => match &transition.from {
+                State::Is(status) => from.as_ref().is_none_or(|from| from.contains(status)),
+                State::Unseen | State::Gone => false,
+            },
+            (Self::Step { .. }, State::Unseen | State::Gone) | (Self::Gone { .. }, State::Is(_) | State::Unseen) => {
+                false
+            }
+        }
     }
 }
 

@@ -35,9 +35,8 @@ const SEVERITIES: &[(&str, Severity)] = &[
 
 /// Keys of the rule language that this version cannot honour: refused, because a rule that is half obeyed is worse.
 const RULE_KEYS_LATER: &[&str] = &["key", "group", "cooldown", "resolve", "then", "active", "enabled"];
-const WHEN_KEYS_LATER: &[&str] =
-    &["stays", "for", "gone_from", "count", "within", "per", "new", "memory", "changed", "gaps"];
-const LATER: &str = "remove it; this version knows `when = { from, to }`, `match`, `except`, `severity`, `notify`, `message`, `runbook`, `labels`";
+const WHEN_KEYS_LATER: &[&str] = &["stays", "for", "count", "within", "per", "new", "memory", "changed"];
+const LATER: &str = "remove it; this version knows `when = { from, to, gaps }`, `when = { gone_from }`, `match`, `except`, `severity`, `notify`, `message`, `runbook`, `labels`";
 
 /// What is read beside the rule files themselves.
 pub struct Surroundings<'a> {
@@ -190,9 +189,23 @@ impl Reader<'_> {
 
     fn when(&self, table: Table<'_>) -> Option<When> {
         for key in WHEN_KEYS_LATER {
-            table.not_yet(key, "this version knows `when = { from, to }`");
+            table.not_yet(key, "this version knows `when = { from, to, gaps }` and `when = { gone_from }`");
         }
-        let from = table.value("from").map(|value| states(&table, &value));
+        if let Some(value) = table.value("gone_from") {
+            let from = statuses(&table, &value);
+            for key in ["from", "to", "gaps"] {
+                if let Some(other) = table.value(key) {
+                    other.error(
+                        "two-forms",
+                        format!("`gone_from` and `{key}` exclude each other"),
+                        "make two rules of it",
+                    );
+                }
+            }
+            table.finish();
+            return Some(When::Gone { from: from? });
+        }
+        let from = table.value("from").map(|value| (states(&table, &value), value.span()));
         let to = match table.value("to") {
             Some(value) => Some(statuses(&table, &value)),
             None => {
@@ -203,8 +216,18 @@ impl Reader<'_> {
                 None
             }
         };
+        let gaps = table.word("gaps", &[("allow", true), ("strict", false)]);
+        let (from, place) = from.map_or((Some(None), 0..0), |(from, place)| (from, place));
+        if let (Some(Some(from)), Some(Some(to)), None, false) = (&from, &to, gaps, table.has("gaps"))
+            && let Some(state) = skippable(from, to.as_deref())
+        {
+            let message = format!("a poll may not see a job in `{state}`: then this rule does not fire");
+            let help =
+                "gaps = \"allow\" fires also when the job passed it unseen; gaps = \"strict\" says that this is meant";
+            table.report(Level::Warning, "skippable-from", place, message, help);
+        }
         table.finish();
-        Some(When { from: from.unwrap_or(Some(None))?, to: to?? })
+        Some(When::Step { from: from?, to: to??, gaps: gaps.unwrap_or(false) })
     }
 
     fn message(&self, rule: &Table<'_>, labels: &Labels) -> Message {
@@ -313,6 +336,27 @@ fn states(table: &Table<'_>, value: &Value<'_>) -> Option<Option<Vec<State>>> {
         _ => status(table, word, &["unseen", "*"]).map(State::Is),
     };
     not_empty(value, words.iter().map(state).collect()).map(Some)
+}
+
+/// A state of `from` that a job can pass between two polls, coming from one that is not in `from`, on its way to `to`.
+fn skippable<'s>(from: &'s [State], to: Option<&[Status]>) -> Option<&'s State> {
+    let rank = |state: &State| match state {
+        State::Is(status) => status.rank().map(|rank| rank + 1),
+        State::Unseen => Some(0),
+        State::Gone => None,
+    };
+    let known = || Status::KNOWN.into_iter();
+    let end = match to {
+        Some(to) => to.iter().filter_map(Status::rank).max(),
+        None => known().filter_map(|status| status.rank()).max(),
+    };
+    let before = |passed: u8| {
+        let outside =
+            std::iter::once(State::Unseen).chain(known().map(State::Is)).filter(|state| !from.contains(state));
+        outside.filter_map(|state| rank(&state)).any(|start| start < passed)
+    };
+    from.iter()
+        .find(|state| rank(state).is_some_and(|passed| passed <= end.unwrap_or(0) && before(passed) && passed > 0))
 }
 
 fn not_empty<T>(value: &Value<'_>, list: Option<Vec<T>>) -> Option<Vec<T>> {
