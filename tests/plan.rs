@@ -118,6 +118,9 @@ fn indexed(memory: &Memory, listing: &Listing) -> (Memory, Listing) {
     rows.jobs.retain(|job| index.is_news(job));
     let unlisted = if matches!(listing, Listing::Complete(_)) { index.unlisted(&rows.listed) } else { HashSet::new() };
     let mut small = memory.clone();
+    // What a store gives a rule that measures time.
+    small.timed = memory.snapshot.jobs.clone();
+    small.timed.retain(|_, known| !known.gone);
     small
         .snapshot
         .jobs
@@ -563,6 +566,40 @@ fn a_job_that_is_gone_is_told_once_by_who_asks_for_its_last_status() {
         assert_eq!(told.len(), usize::from(fires), "gone_from = {from}");
         assert!(told.iter().all(|owed| owed.notification.event == Event::JobGone));
     }
+}
+
+#[test]
+fn a_job_that_stays_too_long_is_told_once_whatever_the_polls_see_and_again_when_it_stays_again() {
+    let text = TELL_FAILURES.replace(r#"to = "Failed""#, r#"stays = ["Creating", "Running"], for = "2m""#);
+    let running = [job("a", "Running", 1)];
+    let mut world = World::knowing(&text, &running);
+    // Seen at 0 s, 30 s, and then not at all: the time is counted on.
+    assert!(world.see(&running).owed.is_empty());
+    assert!(world.see_part(&[]).owed.is_empty() && world.see_part(&[]).owed.is_empty());
+    let plan = world.see_part(&[]);
+    assert_eq!(told(&plan), [("oncall", "a: job has been Running for 2 min")]);
+    assert_eq!(plan.owed[0].notification.event.as_str(), "io.jobwatch.job.stays");
+    assert!(plan.difference.transitions().next().is_none());
+    for _ in 0..10 {
+        assert!(world.see(&running).owed.is_empty(), "once for each stay");
+    }
+    world.see(&[job("a", "Creating", 2)]);
+    let again: Vec<_> = (0..6).flat_map(|_| world.see(&[job("a", "Creating", 2)]).owed).collect();
+    assert_eq!(again.len(), 1, "a new stay");
+    assert_ne!(again[0].id, plan.owed[0].id);
+}
+
+#[test]
+fn a_job_that_ends_in_time_or_is_gone_has_not_stayed() {
+    let text = TELL_FAILURES.replace(r#"to = "Failed""#, r#"stays = "Running", for = "2m""#);
+    let mut world = World::knowing(&text, &[job("a", "Running", 1), job("b", "Running", 1)]);
+    let mut owed = Vec::new();
+    for _ in 0..10 {
+        world.points.insert("b".into(), Point::NotFound);
+        owed.extend(world.see(&[job("a", "Success", 2)]).owed);
+    }
+    // Missing from two listings it may still be there; after the third it is gone.
+    assert_eq!(owed.len(), 0);
 }
 
 #[test]

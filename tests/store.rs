@@ -126,8 +126,15 @@ async fn only_the_jobs_that_are_wanted_are_loaded() {
         ids
     };
     assert_eq!(load(Wanted::default()).await, [""; 0]);
-    assert_eq!(load(Wanted { ids: vec!["a".into(), "d".into(), "x".into()], others: None }).await, ["a", "d"]);
-    assert_eq!(load(Wanted { ids: vec!["a".into()], others: Some(Arc::new(|id| id >= "c")) }).await, ["a", "c"]);
+    assert_eq!(load(Wanted { ids: vec!["a".into(), "d".into(), "x".into()], ..Wanted::default() }).await, ["a", "d"]);
+    assert_eq!(
+        load(Wanted { ids: vec!["a".into()], others: Some(Arc::new(|id| id >= "c")), ..Wanted::default() }).await,
+        ["a", "c"]
+    );
+    let memory = store.load(&prod(), Wanted { statuses: vec![Status::Running], ..Wanted::default() }).await.unwrap();
+    let mut timed: Vec<&str> = memory.timed.keys().map(JobId::as_str).collect();
+    timed.sort_unstable();
+    assert_eq!((timed, memory.snapshot.jobs.len()), (vec!["a", "b", "c"], 0), "apart from those a listing speaks of");
     let (index, baseline) = store.index(&prod()).await.unwrap();
     assert_eq!((index.len(), baseline), (3, true));
     assert!(!index.is_news(&Job::bare("a", Status::Running)) && index.is_news(&Job::bare("c", Status::Running)));

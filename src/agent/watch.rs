@@ -180,7 +180,8 @@ impl Agent {
         };
         let whole = desktop.must_be_whole(&setup.strategy, self.shared.clock.now());
         let listing = setup.source.list(&desktop.index, whole).await;
-        let wanted = wanted(&listing, &desktop.index);
+        let rules = self.rules();
+        let wanted = Wanted { statuses: rules.timed(), ..wanted(&listing, &desktop.index) };
         let before = self.shared.store.load(&facts.name, wanted).await?;
         let living = desktop.index.len();
         let suspect = vanished(&before.snapshot, &listing, &setup.policy, living).is_some();
@@ -193,7 +194,7 @@ impl Agent {
         if matches!(listing, Listing::Complete(_)) {
             desktop.whole_at = Some(now);
         }
-        let (rules, policy) = (self.rules(), &setup.policy);
+        let policy = &setup.policy;
         Ok(plan(Input { source: facts, before: &before, living, listing, points, rules: &rules, policy, now }))
     }
 
@@ -236,10 +237,10 @@ fn wanted(listing: &Listing, index: &Index) -> Wanted {
         Listing::Brief(_) | Listing::Incomplete { .. } => Default::default(),
     };
     if unlisted.is_empty() {
-        return Wanted { ids, others: None };
+        return Wanted { ids, ..Wanted::default() };
     }
     let keys = index.keys();
-    Wanted { ids, others: Some(Arc::new(move |id| unlisted.contains(&keys.key(id)))) }
+    Wanted { ids, others: Some(Arc::new(move |id| unlisted.contains(&keys.key(id)))), ..Wanted::default() }
 }
 
 #[cfg(test)]

@@ -247,5 +247,6 @@ const SHIPPED_RULES: &[(&str, &str)] = &[
     ("instance-ready.toml", include_str!("../../rules/instance-ready.toml")),
     ("failed-job-runs-again.toml", include_str!("../../rules/failed-job-runs-again.toml")),
     ("deleted-at-work.toml", include_str!("../../rules/deleted-at-work.toml")),
+    ("stuck.toml", include_str!("../../rules/stuck.toml")),
     ("unknown-status.toml", include_str!("../../rules/unknown-status.toml")),
 ];

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::alert::Alert;
-use super::name::AlertId;
-use super::snapshot::Snapshot;
+use super::name::{AlertId, JobId};
+use super::snapshot::{Known, Snapshot};
 use super::time::Timestamp;
 
 /// Everything the store knows of a source: what the next poll is decided with.
@@ -12,6 +12,8 @@ use super::time::Timestamp;
 pub struct Memory {
     /// Its jobs, or those of them that a decision needs.
     pub snapshot: Snapshot,
+    /// Jobs that the poll may say nothing of, and whose time in their status matters.
+    pub timed: HashMap<JobId, Known>,
     /// The standing findings of rules about those jobs.
     pub alerts: HashMap<AlertId, Alert>,
     /// Whether it can be seen.

@@ -37,6 +37,8 @@ pub enum Event {
     JobSucceeded,
     /// A job was seen in any other status.
     JobChanged,
+    /// A job has been in one status for long.
+    JobStays,
     /// A job was deleted.
     JobGone,
     /// A source could not be seen for too long.
@@ -57,6 +59,7 @@ impl Event {
             Self::JobGone => "io.jobwatch.job.gone",
             Self::AgentBlind => "io.jobwatch.agent.blind",
             Self::AgentRestored => "io.jobwatch.agent.restored",
+            Self::JobStays => "io.jobwatch.job.stays",
             Self::ReceiverDead => "io.jobwatch.receiver.dead",
         }
     }
@@ -217,6 +220,7 @@ impl Notification {
                 Event::JobFailed
                 | Event::JobSucceeded
                 | Event::JobChanged
+                | Event::JobStays
                 | Event::JobGone
                 | Event::AgentBlind
                 | Event::ReceiverDead => "firing",
@@ -230,6 +234,7 @@ impl JobTopic {
     pub fn event(&self) -> Event {
         use super::job::Status;
         match &self.transition.to {
+            _ if self.transition.is_stay() => Event::JobStays,
             State::Is(Status::Failed) => Event::JobFailed,
             State::Is(Status::Success) => Event::JobSucceeded,
             State::Gone => Event::JobGone,

@@ -18,6 +18,13 @@ pub enum State {
     Gone,
 }
 
+impl Transition {
+    /// Whether the job did not move at all: it has been in `from` since `seen_before`, and that is what is to be told.
+    pub fn is_stay(&self) -> bool {
+        self.from == self.to
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,12 +12,12 @@ use crate::model::alert::Alert;
 use crate::model::delivery::{Lane, Owed};
 use crate::model::listing::{Fault, FaultKind, Listing, Point};
 use crate::model::memory::{Memory, Sight};
-use crate::model::name::{AlertId, DeliveryId, RuleId, derive};
+use crate::model::name::{AlertId, DeliveryId, JobId, RuleId, TransitionId, derive};
 use crate::model::notification::{JobTopic, Notification, SourceFacts, Topic};
-use crate::model::snapshot::Change;
+use crate::model::snapshot::{Change, Known};
 use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
-use crate::rules::{Context, Facts, Rule, RuleSet, class_of};
+use crate::rules::{Context, Facts, Rule, RuleSet, When, class_of};
 
 mod rehearsal;
 mod sight;
@@ -101,6 +101,7 @@ pub fn plan(input: Input<'_>) -> Plan {
     for transition in difference.transitions() {
         decision.judge(transition);
     }
+    decision.stays(&difference);
     let sight = decision.look(fault.as_ref(), vanished);
     let was = |change: &Change| before.snapshot.jobs.get(&change.known.job.id).is_some_and(|known| !known.gone);
     let come = difference.changes.iter().filter(|change| !was(change) && !change.known.gone).count();
@@ -145,6 +146,61 @@ impl Decision<'_> {
         }
     }
 
+    /// Jobs that have been in one status for long, as they stand after this poll. What is counted from is stored: a
+    /// restart changes nothing, and a poll that sees nothing counts on.
+    fn stays(&mut self, difference: &Difference) {
+        let rules = self.rules;
+        if !rules.rules.iter().any(|rule| matches!(rule.when, When::Stays { .. })) {
+            return;
+        }
+        let mut known: HashMap<&JobId, &Known> = self.before.timed.iter().chain(&self.before.snapshot.jobs).collect();
+        known.extend(difference.changes.iter().map(|change| (&change.known.job.id, &change.known)));
+        let mut known: Vec<&Known> = known.into_values().filter(|known| !known.gone).collect();
+        known.sort_by(|a, b| (a.status_since, &a.job.id).cmp(&(b.status_since, &b.job.id)));
+        for rule in &rules.rules {
+            let When::Stays { status, at_least } = &rule.when else { continue };
+            for known in known.iter().filter(|known| status.contains(&known.job.status)) {
+                let due = known.status_since.plus(*at_least);
+                // Told since it was due: once for each stay.
+                let told = self.alert(rule, &known.job.id).is_some_and(|alert| alert.last_seen >= due);
+                if self.now < due || told {
+                    continue;
+                }
+                let class = class_of(&known.job);
+                let facts = Facts { job: &known.job, reason_class: &class, source: &self.source.name, now: self.now };
+                if rule.applies(&facts) {
+                    let stay = Arc::new(self.stay(known));
+                    self.fire(rule, &stay, &class);
+                }
+            }
+        }
+    }
+
+    fn stay(&self, known: &Known) -> Transition {
+        let (job, state) = (Arc::new(known.job.clone()), State::Is(known.job.status.clone()));
+        let since = known.status_since.micros().to_string();
+        let parts = ["jobwatch/stay/v1", self.source.name.as_str(), job.id.as_str(), job.status.as_str(), &since];
+        Transition {
+            id: TransitionId::from(derive("evt", &parts)),
+            source: self.source.name.clone(),
+            from: state.clone(),
+            to: state,
+            seen_before: Some(known.status_since),
+            seen_at: self.now,
+            skipped: Vec::new(),
+            late: false,
+            seq: known.seq,
+            job,
+        }
+    }
+
+    /// The rule's standing finding about a job, if there is one.
+    fn alert(&self, rule: &Rule, job: &JobId) -> Option<&Alert> {
+        let parts = ["jobwatch/alert/v1", rule.id().as_str(), self.source.name.as_str(), job.as_str()];
+        let id = AlertId::from(derive("alr", &parts));
+        self.alerts.get(&id).or_else(|| self.before.alerts.get(&id))
+    }
+
     fn fire(&mut self, rule: &Rule, transition: &Arc<Transition>, class: &str) {
         self.matches.push((rule.id().clone(), Arc::clone(transition)));
         let alert = self.found(rule, transition);
@@ -169,7 +225,11 @@ impl Decision<'_> {
         let notification = Notification {
             event: topic.event(),
             // The cloud's own time of the change, when the change is what the row's time speaks of.
-            time: transition.job.updated().filter(|_| transition.to != State::Gone).unwrap_or(transition.seen_at),
+            time: transition
+                .job
+                .updated()
+                .filter(|_| transition.to != State::Gone && !transition.is_stay())
+                .unwrap_or(transition.seen_at),
             severity: rule.severity,
             title: rendered.title,
             body: rendered.body,

@@ -11,6 +11,7 @@ mod template;
 mod testing;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub use matcher::{Clause, Facts};
 pub use parse::{Surroundings, load};
@@ -65,6 +66,13 @@ pub enum When {
         /// Whether a state of `from` counts that the job passed unseen between two polls.
         gaps: bool,
     },
+    /// In the same status for long.
+    Stays {
+        /// The statuses.
+        status: Vec<Status>,
+        /// How long, since the status was first seen.
+        at_least: Duration,
+    },
     /// No longer there.
     Gone {
         /// The status it was last seen in; `None` is any.
@@ -87,10 +95,24 @@ impl When {
                 State::Is(status) => from.as_ref().is_none_or(|from| from.contains(status)),
                 State::Unseen | State::Gone => false,
             },
-            (Self::Step { .. }, State::Unseen | State::Gone) | (Self::Gone { .. }, State::Is(_) | State::Unseen) => {
-                false
+            (Self::Step { .. }, State::Unseen | State::Gone)
+            | (Self::Gone { .. }, State::Is(_) | State::Unseen)
+            | (Self::Stays { .. }, _) => false,
+        }
+    }
+}
+
+impl RuleSet {
+    /// The statuses that some rule wants to know the duration of; those jobs have to be known at every poll.
+    pub fn timed(&self) -> Vec<Status> {
+        let mut timed: Vec<Status> = Vec::new();
+        for rule in &self.rules {
+            if let When::Stays { status, .. } = &rule.when {
+                let new: Vec<Status> = status.iter().filter(|status| !timed.contains(*status)).cloned().collect();
+                timed.extend(new);
             }
         }
+        timed
     }
 }
 
@@ -102,8 +124,12 @@ impl Rule {
 
     /// Whether the rule fires for a step.
     pub fn fires(&self, transition: &Transition, facts: &Facts<'_>) -> bool {
-        self.when.covers(transition)
-            && self.matches.iter().all(|clause| clause.holds(facts))
+        self.when.covers(transition) && self.applies(facts)
+    }
+
+    /// Whether the clauses of `match` and `except` let the rule speak of this job.
+    pub fn applies(&self, facts: &Facts<'_>) -> bool {
+        self.matches.iter().all(|clause| clause.holds(facts))
             && (self.except.is_empty() || !self.except.iter().all(|clause| clause.holds(facts)))
     }
 }

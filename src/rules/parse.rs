@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use globset::GlobBuilder;
 use regex::RegexBuilder;
@@ -35,8 +36,8 @@ const SEVERITIES: &[(&str, Severity)] = &[
 
 /// Keys of the rule language that this version cannot honour: refused, because a rule that is half obeyed is worse.
 const RULE_KEYS_LATER: &[&str] = &["key", "group", "cooldown", "resolve", "then", "active", "enabled"];
-const WHEN_KEYS_LATER: &[&str] = &["stays", "for", "count", "within", "per", "new", "memory", "changed"];
-const LATER: &str = "remove it; this version knows `when = { from, to, gaps }`, `when = { gone_from }`, `match`, `except`, `severity`, `notify`, `message`, `runbook`, `labels`";
+const WHEN_KEYS_LATER: &[&str] = &["count", "within", "per", "new", "memory", "changed"];
+const LATER: &str = "remove it; this version knows `when = { from, to, gaps }`, `{ stays, for }`, `{ gone_from }`, `match`, `except`, `severity`, `notify`, `message`, `runbook`, `labels`";
 
 /// What is read beside the rule files themselves.
 pub struct Surroundings<'a> {
@@ -189,21 +190,30 @@ impl Reader<'_> {
 
     fn when(&self, table: Table<'_>) -> Option<When> {
         for key in WHEN_KEYS_LATER {
-            table.not_yet(key, "this version knows `when = { from, to, gaps }` and `when = { gone_from }`");
+            table.not_yet(key, "this version knows `when = { from, to, gaps }`, `{ stays, for }` and `{ gone_from }`");
         }
         if let Some(value) = table.value("gone_from") {
             let from = statuses(&table, &value);
-            for key in ["from", "to", "gaps"] {
-                if let Some(other) = table.value(key) {
-                    other.error(
-                        "two-forms",
-                        format!("`gone_from` and `{key}` exclude each other"),
-                        "make two rules of it",
-                    );
-                }
-            }
+            alone(&table, "gone_from", &["from", "to", "gaps", "stays", "for"]);
             table.finish();
             return Some(When::Gone { from: from? });
+        }
+        if let Some(value) = table.value("stays") {
+            let status = match statuses(&table, &value) {
+                Some(None) => {
+                    let message = "`stays` names the statuses: every job ends, and stays so for ever";
+                    value.error("stays", message, "stays = \"Running\"");
+                    None
+                }
+                other => other.flatten(),
+            };
+            let at_least = table.duration("for", Duration::from_secs(1)..Duration::from_secs(366 * 86_400));
+            if !table.has("for") {
+                table.missing("for", "how long? when = { stays = \"Running\", for = \"30m\" }");
+            }
+            alone(&table, "stays", &["from", "to", "gaps"]);
+            table.finish();
+            return Some(When::Stays { status: status?, at_least: at_least? });
         }
         let from = table.value("from").map(|value| (states(&table, &value), value.span()));
         let to = match table.value("to") {
@@ -336,6 +346,15 @@ fn states(table: &Table<'_>, value: &Value<'_>) -> Option<Option<Vec<State>>> {
         _ => status(table, word, &["unseen", "*"]).map(State::Is),
     };
     not_empty(value, words.iter().map(state).collect()).map(Some)
+}
+
+/// Reports keys that belong to another form of `when`.
+fn alone(table: &Table<'_>, form: &str, others: &[&'static str]) {
+    for key in others {
+        if let Some(other) = table.value(key) {
+            other.error("two-forms", format!("`{form}` and `{key}` exclude each other"), "make two rules of it");
+        }
+    }
 }
 
 /// A state of `from` that a job can pass between two polls, coming from one that is not in `from`, on its way to `to`.

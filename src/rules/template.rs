@@ -197,11 +197,14 @@ pub fn builtin(context: &Context<'_>) -> Rendered {
     let kind = job.kind.as_deref().filter(|kind| !kind.is_empty()).unwrap_or("job");
     let reason = job.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
     let failed = *to == State::Is(Status::Failed);
+    let stayed = span(seen_at.since(seen_before.unwrap_or(*seen_at)));
     let title = match reason {
+        _ if context.transition.is_stay() => format!("{}: {kind} has been {to} for {stayed}", job.title()),
         Some(reason) if failed => format!("{}: {reason}", job.title()),
         Some(_) | None => format!("{}: {kind} {from} → {to}", job.title()),
     };
     let mut body = match from {
+        _ if context.transition.is_stay() => format!("{kind} of {} has been {to} for {stayed}.\n", job.title()),
         State::Unseen => format!("{kind} of {} was first seen in {to}.\n", job.title()),
         State::Is(_) | State::Gone => format!("{kind} of {} went from {from} to {to}.\n", job.title()),
     };

@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::model::alert::Alert;
 use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Verdict};
 use crate::model::index::Index;
+use crate::model::job::Status;
 use crate::model::memory::{Memory, Sight};
 use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::snapshot::Change;
@@ -89,6 +90,8 @@ pub struct Commit {
 pub struct Wanted {
     /// These.
     pub ids: Vec<JobId>,
+    /// Apart from them, as [`Memory::timed`], those that are not gone and in one of these statuses.
+    pub statuses: Vec<Status>,
     /// And those that are not gone and of which this says so.
     pub others: Option<Arc<Choice>>,
 }
@@ -99,7 +102,7 @@ pub type Choice = dyn Fn(&str) -> bool + Send + Sync;
 impl Wanted {
     /// Every job.
     pub fn everything() -> Self {
-        Self { ids: Vec::new(), others: Some(Arc::new(|_| true)) }
+        Self { others: Some(Arc::new(|_| true)), ..Self::default() }
     }
 }
 

@@ -468,8 +468,18 @@ fn load(connection: &Connection, source: &SourceName, wanted: &Wanted) -> rusqli
             }
         }
     }
-    let mut memory = Memory { snapshot: Snapshot { jobs: HashMap::new(), complete_at }, alerts: HashMap::new(), sight };
-    if ids.len() > SCAN_FROM {
+    let snapshot = Snapshot { jobs: HashMap::new(), complete_at };
+    let mut memory = Memory { snapshot, timed: HashMap::new(), alerts: HashMap::new(), sight };
+    for status in &wanted.statuses {
+        let mut timed =
+            connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND status = ?2 AND NOT gone")?;
+        for row in timed.query_map([source.as_str(), status.as_str()], known)? {
+            let (id, known) = row?;
+            memory.timed.insert(id, known);
+        }
+    }
+    let subjects: HashSet<JobId> = ids.iter().chain(memory.timed.keys()).cloned().collect();
+    if subjects.len() > SCAN_FROM {
         let mut jobs = connection.prepare_cached("SELECT * FROM job WHERE source = ?1")?;
         for row in jobs.query_map([source.as_str()], known)? {
             let (id, known) = row?;
@@ -480,7 +490,7 @@ fn load(connection: &Connection, source: &SourceName, wanted: &Wanted) -> rusqli
         let mut alerts = connection.prepare_cached("SELECT * FROM alert WHERE source = ?1")?;
         for row in alerts.query_map([source.as_str()], alert)? {
             let (id, alert) = row?;
-            if ids.contains(&alert.subject) {
+            if subjects.contains(&alert.subject) {
                 memory.alerts.insert(id, alert);
             }
         }
@@ -490,6 +500,8 @@ fn load(connection: &Connection, source: &SourceName, wanted: &Wanted) -> rusqli
     let mut alerts = connection.prepare_cached("SELECT * FROM alert WHERE source = ?1 AND subject = ?2")?;
     for id in ids {
         memory.snapshot.jobs.extend(job.query_row([source.as_str(), id.as_str()], known).optional()?);
+    }
+    for id in subjects {
         for found in alerts.query_map([source.as_str(), id.as_str()], alert)? {
             let (id, alert) = found?;
             memory.alerts.insert(id, alert);

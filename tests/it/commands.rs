@@ -109,7 +109,7 @@ async fn init_writes_what_check_accepts_and_overwrites_nothing() {
     assert!(output.status.success(), "{:?}", said(&output));
     let output = world.jobwatch(&["check", "--config", "new/jobwatch.toml"]).await;
     assert_eq!(output.status.code(), Some(0), "{:?}", said(&output));
-    assert!(said(&output).0.contains("1 source, 2 receivers, 6 rules"), "{:?}", said(&output));
+    assert!(said(&output).0.contains("1 source, 2 receivers, 7 rules"), "{:?}", said(&output));
     world.write("new/jobwatch.toml", "mine");
     let output = world.jobwatch(&["init", "new"]).await;
     assert_eq!(output.status.code(), Some(1));

@@ -27,7 +27,7 @@ async fn the_shipped_rules_pass_their_tests_and_each_has_one() {
     let output = world.jobwatch(&["rules", "test", shipped]).await;
     let (out, errors) = said(&output);
     assert!(output.status.success(), "{out}{errors}");
-    assert!(out.contains("8 tests, 0 failed") && !out.contains("without a test"), "{out}");
+    assert!(out.contains("9 tests, 0 failed") && !out.contains("without a test"), "{out}");
 }
 
 #[tokio::test]
@@ -90,4 +90,31 @@ async fn rules_whose_tests_fail_are_not_taken_up_and_the_old_ones_stay_in_force(
     assert!(service.log().contains("the rule says nothing"), "{}", service.log());
     world.swr.set_jobs(vec![failed("a", 2, "real")]);
     soon("the webhook", world.inbox.next(0)).await;
+}
+
+#[tokio::test]
+async fn a_job_that_stays_too_long_is_told_once_over_a_restart_and_while_the_cloud_is_away() {
+    let world = World::new().await;
+    let stuck = rule("stuck", "Failed", "oncall").replace("to = \"Failed\"", "stays = \"Running\", for = \"1s\"");
+    world.write("rules/failed.toml", &stuck);
+    world.swr.set_jobs(vec![job("a", "Running", 1)]);
+    let service = world.watched().await;
+    // The cloud goes away and the agent is killed: the time counts on.
+    world.swr.set_fault(Some(jobwatch::simulator::Fault::ServerError));
+    service.kill().await;
+    let mut service = world.run();
+    let received = soon("the webhook", world.inbox.next(0)).await;
+    let body: serde_json::Value = serde_json::from_slice(&received.body).unwrap();
+    assert_eq!((&body["type"], &body["subject"]), (&"io.jobwatch.job.stays".into(), &"a".into()));
+    assert!(body["data"]["title"].as_str().unwrap().starts_with("instance-a: CreateInstance has been Running for"));
+    world.swr.set_fault(None);
+    service.logged("complete again").await;
+    let requests = world.swr.requests();
+    let more = async {
+        while world.swr.requests() < requests + 10 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("ten more polls", more).await;
+    assert_eq!(world.inbox.count(), 1, "told once");
 }

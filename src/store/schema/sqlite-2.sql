@@ -10,3 +10,6 @@ ALTER TABLE source ADD COLUMN told_since INTEGER;   -- since when, as it was tol
 UPDATE source SET told_since = coalesce(blind_since, complete_at, 0) WHERE blind_told;
 ALTER TABLE source DROP COLUMN blind_told;
 ALTER TABLE source ADD COLUMN vanished INTEGER NOT NULL DEFAULT 0;   -- listings in a row that missed most jobs
+
+-- Jobs in a status that a rule measures the time of.
+CREATE INDEX job_by_status ON job (source, status) WHERE NOT gone;
