@@ -76,8 +76,13 @@ impl World {
 
     /// What is told of the sources' visibility now.
     fn look(&mut self, plan: &Plan) -> Vec<Owed> {
-        let view =
-            View { source: Arc::clone(&plan.source), sight: plan.sight, fault: plan.fault.clone(), seen_since: None };
+        let view = View {
+            source: Arc::clone(&plan.source),
+            sight: plan.sight,
+            fault: plan.fault.clone(),
+            seen_since: None,
+            told_at: None,
+        };
         let outlook = lookout(&[&view], &self.watch, true, plan.at);
         outlook.told.iter().for_each(|(_, since)| self.memory.sight.told_since = *since);
         outlook.owed
@@ -379,6 +384,7 @@ fn view(name: &str, blind: Option<u64>, told: Option<u64>) -> View {
             retry_after: None,
         }),
         seen_since: blind.is_none().then(|| at(1_000)),
+        told_at: None,
     }
 }
 
@@ -408,6 +414,19 @@ fn when_a_region_is_out_one_message_names_every_source() {
     let back = [view("a", None, Some(0)), view("b", None, Some(10)), view("c", Some(30), Some(30))];
     assert_eq!(looked(&back, 1_005), [], "the third may be back in a moment");
     assert_eq!(looked(&back, 1_020)[0].1, "2 sources: listings are complete again after up to 17 min");
+}
+
+#[test]
+fn a_listing_that_flaps_does_not_ring_at_every_poll() {
+    let vanished = |told_at: Option<u64>| View {
+        fault: Some(Fault { kind: FaultKind::Vanished, text: "60 of 100 are missing".into(), retry_after: None }),
+        told_at: told_at.map(|seconds| START.plus(Duration::from_secs(seconds))),
+        ..view("a", Some(10_000), None)
+    };
+    assert_eq!(looked(&[vanished(None)], 10_000).len(), 1, "at once");
+    assert_eq!(looked(&[vanished(Some(9_000))], 10_000), [], "it was told a quarter of an hour ago");
+    assert_eq!(looked(&[vanished(Some(9_000))], 10_300).len(), 1, "but blindness that lasts is told");
+    assert_eq!(looked(&[vanished(Some(6_000))], 10_000).len(), 1, "and so is the next time");
 }
 
 #[test]

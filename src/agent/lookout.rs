@@ -40,8 +40,9 @@ impl Lookout {
             Some(_) => None,
             None => known.and_then(|known| known.seen_since).or(Some(plan.at)),
         };
+        let told_at = known.and_then(|known| known.told_at);
         let amiss = sight.blind_since.is_some() || sight.told_since.is_some();
-        let view = View { source: Arc::clone(&plan.source), sight, fault: plan.fault.clone(), seen_since };
+        let view = View { source: Arc::clone(&plan.source), sight, fault: plan.fault.clone(), seen_since, told_at };
         views.insert(plan.source.name.clone(), view);
         if amiss {
             self.news.notify_one();
@@ -79,10 +80,11 @@ pub(super) async fn run(agent: Arc<Agent>, shutdown: Shutdown, heart: Heart) {
 impl Agent {
     /// Looks at all sources once, and tells what there is to tell.
     pub(super) async fn look(&self, gather: bool) {
+        let now = self.shared.clock.now();
         let outlook = {
             let views = self.lookout.views();
             let views: Vec<&View> = views.values().collect();
-            lookout(&views, &self.shared.watch, gather, self.shared.clock.now())
+            lookout(&views, &self.shared.watch, gather, now)
         };
         if outlook.told.is_empty() {
             return;
@@ -94,6 +96,7 @@ impl Agent {
                 for (source, since) in outlook.told {
                     if let Some(view) = views.get_mut(&source) {
                         view.sight.told_since = since;
+                        view.told_at = since.map_or(view.told_at, |_| Some(now));
                     }
                 }
                 outlook.owed.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));

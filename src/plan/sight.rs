@@ -30,6 +30,9 @@ const GATHER_MAX: Duration = Duration::from_secs(20);
 /// … or for this part of the time that a source may go unseen.
 const GATHER_PART: u32 = 4;
 
+/// A source whose jobs vanish is told of at once this often; in between, like any other blindness.
+const VANISHED_AGAIN: Duration = Duration::from_secs(3_600);
+
 /// One source as it is seen at the moment.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -41,6 +44,8 @@ pub struct View {
     pub fault: Option<Fault>,
     /// Since when it is seen again, as far as this process knows.
     pub seen_since: Option<Timestamp>,
+    /// When its blindness was last told, as far as this process knows.
+    pub told_at: Option<Timestamp>,
 }
 
 /// What is to be told of the sources' visibility.
@@ -81,9 +86,12 @@ pub fn lookout(views: &[&View], watch: &SelfWatch, gather: bool, now: Timestamp)
     outlook
 }
 
-/// Vanished jobs are told of at once: whoever sees a source's jobs vanish does not want to wait for the tenth listing.
+/// Vanished jobs are told of at once: whoever sees a source's jobs vanish does not want to wait for the tenth listing. But a
+/// listing that flaps is no reason to ring at every poll.
 fn is_due(view: &View, since: Timestamp, watch: &SelfWatch, now: Timestamp) -> bool {
-    now.since(since) >= watch.blind_after || view.fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::Vanished)
+    let vanished = view.fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::Vanished);
+    let lately = view.told_at.is_some_and(|at| now.since(at) < VANISHED_AGAIN);
+    now.since(since) >= watch.blind_after || vanished && !lately
 }
 
 impl Outlook {
