@@ -101,7 +101,7 @@ enum Command {
     /// The tests that stand in rule files.
     #[command(subcommand)]
     Rules(rules::Rules),
-    /// One listing through the real path; nothing is written.
+    /// One listing, or one test message, through the real path; nothing is written.
     #[command(subcommand)]
     Probe(probe::Probe),
     /// Everything that seeing depends on, one line each, with the mend.

@@ -47,6 +47,8 @@ pub enum Event {
     AgentRestored,
     /// A receiver refuses what it is sent, or a delivery to it was given up.
     ReceiverDead,
+    /// Nothing happened: somebody looks whether messages arrive.
+    Probe,
 }
 
 impl Event {
@@ -61,6 +63,7 @@ impl Event {
             Self::AgentRestored => "io.jobwatch.agent.restored",
             Self::JobStays => "io.jobwatch.job.stays",
             Self::ReceiverDead => "io.jobwatch.receiver.dead",
+            Self::Probe => "io.jobwatch.probe",
         }
     }
 }
@@ -72,6 +75,8 @@ pub enum Topic {
     Job(Box<JobTopic>),
     /// The agent cannot see sources, or can again.
     Sources(Vec<Seeing>),
+    /// A receiver is tried.
+    Probe(ReceiverName),
     /// A receiver does not take what it is sent.
     Receiver {
         /// Which.
@@ -146,7 +151,7 @@ impl Notification {
                 [one] => format!("jobwatch/{}", one.source.name),
                 _ => "jobwatch".into(),
             },
-            Topic::Receiver { .. } => "jobwatch".into(),
+            Topic::Probe(_) | Topic::Receiver { .. } => "jobwatch".into(),
         }
     }
 
@@ -158,7 +163,7 @@ impl Notification {
                 [one] => one.source.name.as_str(),
                 _ => "sources",
             },
-            Topic::Receiver { name, .. } => name.as_str(),
+            Topic::Probe(name) | Topic::Receiver { name, .. } => name.as_str(),
         }
     }
 
@@ -166,7 +171,7 @@ impl Notification {
     pub fn rule(&self) -> Option<&RuleId> {
         match &self.topic {
             Topic::Job(topic) => Some(&topic.rule.id),
-            Topic::Sources(_) | Topic::Receiver { .. } => None,
+            Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => None,
         }
     }
 
@@ -176,6 +181,7 @@ impl Notification {
             Topic::Job(topic) => topic.transition.job.reason.as_deref(),
             Topic::Sources(seen) => seen.first().and_then(|one| one.cause.as_deref()),
             Topic::Receiver { why, .. } => Some(why),
+            Topic::Probe(_) => None,
         }
     }
 
@@ -202,6 +208,7 @@ impl Notification {
                     _ => json!({ "reason": self.reason(), "sources": all }),
                 }
             }
+            Topic::Probe(name) => json!({ "receiver": name }),
             Topic::Receiver { name, why, delivery: (id, title), .. } => {
                 json!({ "receiver": name, "reason": why, "delivery": { "id": id, "title": title } })
             }
@@ -215,6 +222,7 @@ impl Notification {
     fn state(&self) -> &'static str {
         match &self.topic {
             Topic::Receiver { state, .. } => state,
+            Topic::Probe(_) => "probe",
             Topic::Job(_) | Topic::Sources(_) => match self.event {
                 Event::AgentRestored => "resolved",
                 Event::JobFailed
@@ -224,6 +232,7 @@ impl Notification {
                 | Event::JobGone
                 | Event::AgentBlind
                 | Event::ReceiverDead => "firing",
+                Event::Probe => "probe",
             },
         }
     }

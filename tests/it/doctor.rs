@@ -1,4 +1,4 @@
-//! `doctor` and `probe source`: each thing that seeing depends on, broken in turn, and what is said of it.
+//! `doctor` and `probe`: each thing that seeing depends on, broken in turn, and what is said of it.
 
 use jobwatch::simulator::Fault;
 
@@ -86,4 +86,35 @@ async fn a_source_that_is_misspelt_is_suggested() {
     let world = World::new().await;
     let (_, errors) = said(&world.jobwatch(&["probe", "source", "prof"]).await);
     assert!(errors.contains("there is no source `prof`; did you mean `prod`?"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_test_message_goes_the_real_way_and_is_clearly_marked() {
+    let world = World::new().await;
+    let output = world.jobwatch(&["probe", "receiver", "oncall"]).await;
+    let (out, errors) = said(&output);
+    assert!(
+        output.status.success() && out.contains("ok    receiver oncall: probe: accepted by 127.0.0.1"),
+        "{out}{errors}"
+    );
+    let received = world.inbox.received().remove(0);
+    let body: serde_json::Value = serde_json::from_slice(&received.body).unwrap();
+    assert_eq!((&body["type"], &body["data"]["state"]), (&"io.jobwatch.probe".into(), &"probe".into()));
+    assert!(received.header("webhook-signature").starts_with("v1,"));
+    assert!(out.contains(received.header("webhook-id")), "the id is shown, to be looked for there");
+    assert!(world.jobwatch(&["probe", "receiver", "ops"]).await.status.success());
+    let mail = world.mailbox.mails().remove(0);
+    assert!(mail.data.contains("a test message to ops") && mail.data.contains("Nothing has failed"), "{}", mail.data);
+    assert!(!world.path("state.db").exists());
+}
+
+#[tokio::test]
+async fn a_test_message_that_is_refused_says_so_and_ends_with_3() {
+    let world = World::new().await;
+    world.inbox.answer_with(403, &[]);
+    let output = world.jobwatch(&["probe", "receiver", "oncall"]).await;
+    let (out, _) = said(&output);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(out.contains("BAD   receiver oncall: probe: refused by") && out.contains("HTTP 403"), "{out}");
+    assert!(!out.contains("canary-path"), "the URL is a secret: {out}");
 }

@@ -115,14 +115,14 @@ fn stem(notification: &Notification) -> String {
             let kind = job.kind.as_deref().unwrap_or("job");
             format!("{}: {kind}", job.title())
         }
-        Topic::Sources(_) | Topic::Receiver { .. } => notification.title.clone(),
+        Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => notification.title.clone(),
     }
 }
 
 fn state(notification: &Notification) -> String {
     match &notification.topic {
         Topic::Job(topic) => topic.transition.to.to_string().to_uppercase(),
-        Topic::Sources(_) | Topic::Receiver { .. } => notification.severity.as_str().to_uppercase(),
+        Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => notification.severity.as_str().to_uppercase(),
     }
 }
 
@@ -142,6 +142,7 @@ fn facts(owed: &Owed) -> Vec<(&'static str, String)> {
                 vec![("Sources", names.join(", "))]
             }
         },
+        Topic::Probe(name) => vec![("Receiver", name.to_string())],
         Topic::Receiver { name, why, delivery, .. } => {
             vec![("Receiver", name.to_string()), ("Answer", why.clone()), ("Undelivered", delivery.1.clone())]
         }
