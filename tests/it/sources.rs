@@ -56,7 +56,7 @@ async fn what_is_wrong_with_the_defaults_is_said_once() {
 #[tokio::test]
 async fn a_region_that_is_out_is_one_message_and_so_is_its_return() {
     let world = World::new().await;
-    crowd(&world, 30, "blind_after = \"2s\"", "");
+    crowd(&world, 30, "blind_after = \"4s\"", "");
     let mut service = world.run();
     service.logged_times("baseline", 30).await;
     world.swr.set_fault(Some(Fault::BadGateway));
