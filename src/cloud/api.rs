@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::credential::{Credential, Held, Proof};
 use super::error::{ApiError, unreached};
-use super::guard::{JUDGED_AFTER, REST, Resting};
+use super::guard::{JUDGED_AFTER, Pass, REST, Resting};
 use super::host::Host;
 use super::sign::{self, DATE};
 use super::{Pool, authority};
@@ -118,7 +118,8 @@ impl Api {
         let (mut corrected, mut renewed) = (false, false);
         let mut held = self.credential.proof(&self.clock).await?;
         loop {
-            let answer = self.attempt(host, call, &held).await?;
+            // The pass is given back when the answer has been judged, and no sooner: who comes next is to know the verdict.
+            let (answer, _pass) = self.attempt(host, call, &held).await?;
             let now = self.clock.now();
             if answer.status != 401 {
                 self.credential.guard.accepted();
@@ -149,7 +150,7 @@ impl Api {
     }
 
     /// One request over the wire.
-    async fn attempt(&self, host: &Host, call: &Call<'_>, held: &Held) -> Result<Answer, Fault> {
+    async fn attempt(&self, host: &Host, call: &Call<'_>, held: &Held) -> Result<(Answer, Option<Pass<'_>>), Fault> {
         if let Some(remains) = host.paused(&self.credential.id, self.clock.now()) {
             let text = format!("throttled: nothing is asked for another {}", span(remains));
             return Err(Fault { kind: FaultKind::Throttled, text, retry_after: Some(remains) });
@@ -170,7 +171,7 @@ impl Api {
                 sending.await
             }
         };
-        answer.map_err(|error| unreached(&authority(&call.url), &error))
+        answer.map(|answer| (answer, pass)).map_err(|error| unreached(&authority(&call.url), &error))
     }
 
     fn request(&self, host: &Host, call: &Call<'_>, held: &Held) -> Result<reqwest::RequestBuilder, Fault> {
@@ -304,6 +305,8 @@ mod tests {
     struct World {
         swr: Swr,
         clock: Clock,
+        pool: Pool,
+        base: Url,
         api: Api,
         jobs: Url,
     }
@@ -320,13 +323,18 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "a server of the story, not of the product")]
         tokio::spawn(async move { serve(listener, router, std::future::pending()).await });
         let pool = Pool::new(clock.clone(), Limits::default());
-        let text = format!("credentials = {}", credentials.replace("$BASE", &base));
-        let timeout = Duration::from_secs(5);
-        let around = Surroundings { pool: &pool, region: None, project: "p1", timeout, ca: None };
-        let credential = config::with_table(&text, |table, secrets| Credential::read(table, secrets, &around));
         let base = Url::parse(&base).unwrap();
-        let api = Api::new(&pool, (timeout, None), credential.unwrap(), &base, "p1", None).unwrap();
-        World { swr, clock, api, jobs: base.join("v2/p1/jobs").unwrap() }
+        let api = api(&pool, &base, credentials);
+        let jobs = base.join("v2/p1/jobs").unwrap();
+        World { swr, clock, pool, base, api, jobs }
+    }
+
+    fn api(pool: &Pool, base: &Url, credentials: &str) -> Api {
+        let text = format!("credentials = {}", credentials.replace("$BASE", base.as_str()));
+        let timeout = Duration::from_secs(5);
+        let around = Surroundings { pool, region: None, project: "p1", timeout, ca: None };
+        let credential = config::with_table(&text, |table, secrets| Credential::read(table, secrets, &around));
+        Api::new(pool, (timeout, None), credential.unwrap(), base, "p1", None).unwrap()
     }
 
     impl World {
@@ -364,6 +372,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_key_that_rests_rests_for_everybody_who_has_it_whatever_secret_they_have_for_it() {
+        let world = world(r#"{ kind = "ak_sk", access_key = "SIMULATEDKEY", secret_key = "wrong" }"#).await;
+        assert_eq!(world.ask().await, 401);
+        for secret in ["wrong", "also-wrong", "simulated-secret"] {
+            let credentials = format!(r#"{{ kind = "ak_sk", access_key = "SIMULATEDKEY", secret_key = "{secret}" }}"#);
+            let other = api(&world.pool, &world.base, &credentials);
+            assert!(other.call(&Call::get(world.jobs.clone())).await.is_err(), "{secret}");
+        }
+        assert_eq!(world.swr.accounts().refused, 1);
+    }
+
+    #[tokio::test]
     async fn who_is_throttled_asks_nothing_until_the_window_is_over() {
         let world = world(r#"{ kind = "token", token = "t" }"#).await;
         world.swr.set_fault(Some(crate::simulator::Fault::Throttled));
@@ -376,7 +396,7 @@ mod tests {
         assert_eq!(world.ask().await, 200);
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn a_thousand_requests_with_one_wrong_key_are_one_failure() {
         let world = world(r#"{ kind = "ak_sk", access_key = "SIMULATEDKEY", secret_key = "wrong" }"#).await;
         let world = Arc::new(world);

@@ -179,8 +179,18 @@ impl Credential {
             }),
             Origin::Password(_) | Origin::Metadata(_) => return None,
         };
-        let held = self.held().filter(|held| held.proof == proof);
-        Some(held.unwrap_or_else(|| self.hold(Held::fixed(proof, clock.now()))))
+        let mut slot = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = slot.as_ref().filter(|held| held.proof == proof) {
+            return Some(Arc::clone(held));
+        }
+        if slot.is_some() {
+            // Another secret than the one that was judged. The first one is no news to the guard: it may have been refused
+            // through a source that was quicker.
+            self.guard.renewed();
+        }
+        let held = Arc::new(Held::fixed(proof, clock.now()));
+        *slot = Some(Arc::clone(&held));
+        Some(held)
     }
 
     fn troubled(&self, now: Timestamp) -> Option<Fault> {
