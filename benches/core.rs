@@ -108,16 +108,7 @@ async fn load() {
         jobwatch::model::snapshot::Change { known, transition: None }
     };
     let changes = (0..100_000).map(change).collect();
-    let commit = store::Commit {
-        source: source.clone(),
-        at,
-        complete: true,
-        changes,
-        alerts: vec![],
-        sight: jobwatch::model::memory::Sight::default(),
-        deliveries: vec![],
-    };
-    store.commit(commit).await.unwrap();
+    store.commit(store::Commit { changes, ..store::Commit::unchanged(source.clone(), at) }).await.unwrap();
     let (mut took, mut floor) = (Duration::MAX, Duration::MAX);
     for _ in 0..ROUNDS {
         let start = Instant::now();
@@ -154,7 +145,7 @@ async fn wire() {
     let config = format!(
         "[agent]\nstate = \"sqlite:s.db\"\nnotify = [\"w\"]\nallow_inline_secrets = true\n[[source]]\nname = \"prod\"\nkind = \"swr\"\n\
          endpoint = \"http://{cloud_at}\"\nproject_id = \"p\"\ncredentials = {{ kind = \"token\", token = \"t\" }}\n\
-         [receiver.w]\nkind = \"webhook\"\nurl = \"http://{web_at}/\"\nallow_targets = [\"127.0.0.1\"]\n"
+         [receiver.w]\nkind = \"webhook\"\nurl = \"http://{web_at}/\"\nallow_targets = [\"127.0.0.1\"]\nrate = \"unlimited\"\n"
     );
     std::fs::write(&path, config).unwrap();
     std::fs::create_dir(directory.path().join("rules")).unwrap();
@@ -163,7 +154,7 @@ async fn wire() {
     let (config, report) = config::load(&path, Purpose::Run);
     assert!(!report.has_errors(), "{:?}", report.lines().collect::<Vec<_>>());
     let config = config.unwrap();
-    let (rules, _) = config::rules(&config.rules, Some(&config.names));
+    let (rules, _) = config::rules(&config.rules, Some(&config.known));
     let agent = Agent::new(Setup {
         store: store::open(&config.state, Access::Agent).await.unwrap(),
         clock,

@@ -122,7 +122,7 @@ async fn polls_of(directory: &Path, polls: u32) {
     let config = config.unwrap();
     let text = std::fs::read_to_string(directory.join("jobwatch.toml")).unwrap();
     let cloud: SocketAddr = text.split("http://").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
-    let (rules, _) = config::rules(&config.rules, Some(&config.names));
+    let (rules, _) = config::rules(&config.rules, Some(&config.known));
     let agent = Agent::new(Setup {
         store: store::open(&config.state, Access::Agent).await.unwrap(),
         clock: Clock::system(),

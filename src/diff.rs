@@ -295,7 +295,19 @@ impl Differ<'_> {
         let watched_until = seen_before.or(self.before.complete_at);
         let late = watched_until.is_some_and(|at| self.now.since(at) > self.policy.late_after);
         let source = self.source.clone();
-        Arc::new(Transition { id, source, job, from, to, seen_before, seen_at: self.now, skipped, late, seq })
+        Arc::new(Transition {
+            id,
+            source,
+            job,
+            from,
+            to,
+            seen_before,
+            seen_at: self.now,
+            skipped,
+            changed: Vec::new(),
+            late,
+            seq,
+        })
     }
 }
 

@@ -33,7 +33,7 @@ struct World {
 fn rules(text: &str) -> RuleSet {
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
     let none = |_: &Path| Err("no files here".to_owned());
-    let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None });
+    let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None });
     assert!(!report.has_errors(), "{}", report.lines().collect::<Vec<_>>().join("\n"));
     rules
 }
@@ -101,14 +101,7 @@ impl World {
         let narrow = plan(narrow);
         let plan = plan(Input { source: &source, before, living, listing, points, rules, policy, now });
         assert_eq!(sorted(narrow), sorted(plan.clone()), "what the index leaves out makes no difference");
-        for change in &plan.difference.changes {
-            self.memory.snapshot.jobs.insert(change.known.job.id.clone(), change.known.clone());
-        }
-        self.memory.alerts.extend(plan.alerts.iter().map(|alert| (alert.id.clone(), alert.clone())));
-        self.memory.sight = plan.sight;
-        if plan.complete {
-            self.memory.snapshot.complete_at = Some(now);
-        }
+        plan.remember(&mut self.memory);
         self.now = now.plus(Duration::from_secs(30));
         plan
     }
@@ -142,7 +135,8 @@ fn indexed(memory: &Memory, listing: &Listing) -> (Memory, Listing) {
 fn sorted(mut plan: Plan) -> Plan {
     plan.difference.changes.sort_by(|a, b| a.known.job.id.cmp(&b.known.job.id));
     plan.owed.sort_by(|a, b| a.id.cmp(&b.id));
-    plan.matches.sort_by(|a, b| a.1.id.cmp(&b.1.id));
+    plan.matches.sort_by(|a, b| (&a.1.id, &a.0).cmp(&(&b.1.id, &b.0)));
+    plan.fates.sort_by(|a, b| (&a.transition, &a.rule, &a.receiver).cmp(&(&b.transition, &b.rule, &b.receiver)));
     plan
 }
 
@@ -627,7 +621,7 @@ fn a_from_that_a_poll_can_skip_is_warned_of_unless_gaps_are_spoken_of() {
         let text = format!("schema = 1\n[[rule]]\nid = \"r\"\nwhen = {when}\nnotify = [\"oncall\"]\n");
         let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
         let none = |_: &Path| Err("no files here".to_owned());
-        let (_, report) = load(&[file], &Surroundings { read: &none, receivers: None });
+        let (_, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None });
         report.lines().next()
     };
     let skippable = [

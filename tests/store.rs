@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobwatch::model::alert::{Alert, Severity};
+use jobwatch::model::alert::{self, Alert, Severity};
 use jobwatch::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Lane, Outcome, Verdict};
 use jobwatch::model::job::{Job, Status};
 use jobwatch::model::memory::{Memory, Sight};
@@ -50,8 +50,7 @@ fn frozen(id: &str, job: &str) -> Frozen {
 }
 
 fn commit(deliveries: Vec<Frozen>) -> Commit {
-    let (source, at) = (prod(), START);
-    Commit { source, at, complete: true, changes: vec![], alerts: vec![], sight: Sight::default(), deliveries }
+    Commit { deliveries, ..Commit::unchanged(prod(), START) }
 }
 
 fn record(claimed: Claimed, outcome: Outcome, verdict: Verdict) -> Record {
@@ -79,15 +78,26 @@ async fn what_a_poll_decided_is_there_after_a_restart_to_the_last_field() {
     job.reason = Some("夜间 \"quota\" 17".into());
     job.updated_at = Some("2021-05-12T03:50:43.315473Z".into());
     let known = Known { job, seq: 3, status_since: seconds(1), seen_at: seconds(2), missing: 1, stale: 2, gone: false };
+    let told = alert::Told {
+        receiver: oncall(),
+        delivery: "msg_1".into(),
+        severity: Severity::Error,
+        at: seconds(9),
+        delivered_at: None,
+        held_back: 4,
+    };
     let alert = Alert {
         id: "alr_1".into(),
         rule: "create-failed".into(),
         source: prod(),
         subject: "a".into(),
+        resource: Some("r".into()),
         severity: Severity::Critical,
         count: 2,
         first_seen: seconds(0),
         last_seen: seconds(9),
+        resolved: false,
+        told: vec![told],
     };
     let sight = Sight { blind_since: Some(seconds(4)), told_since: None, vanished: 3 };
     {

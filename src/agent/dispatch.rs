@@ -279,6 +279,7 @@ impl Lane {
             receiver: receiver.clone(),
             lane: Order { source: None, subject: JobId::from(format!("receiver/{}", self.name)) },
             notification: notification.clone(),
+            pace: None,
         };
         hear.into_iter().filter(|name| **name != self.name).map(notice).collect()
     }

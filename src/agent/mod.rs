@@ -5,6 +5,7 @@
 //! would have woken by itself. Whatever happens is told to an [`Observer`]; logs, readiness and the demo are observers.
 
 mod dispatch;
+mod gather;
 mod lookout;
 mod observer;
 mod pulse;
@@ -16,7 +17,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 pub use observer::{Observer, Seen};
 pub use pulse::Pulse;
@@ -26,7 +27,7 @@ use crate::clock::Clock;
 use crate::deliver::Receiver;
 use crate::model::delivery::{Frozen, Owed};
 use crate::model::name::{ReceiverName, SourceName};
-use crate::plan::{Plan, SelfWatch};
+use crate::plan::{Plan, Rate, SelfWatch};
 use crate::retry::Schedule;
 use crate::rules::RuleSet;
 use crate::source::Source;
@@ -88,6 +89,8 @@ pub struct ReceiverSetup {
     pub schedule: Schedule,
     /// Who hears when this one refuses or something was given up.
     pub fallback: Option<ReceiverName>,
+    /// How many messages it gets at most; `None` is as many as there are.
+    pub rate: Option<Rate>,
 }
 
 /// Everything an agent needs.
@@ -120,6 +123,10 @@ pub struct Agent {
     /// One for each source.
     desks: Vec<Mutex<watch::Desk>>,
     lookout: lookout::Lookout,
+    /// Held while it is decided and written how fast receivers are told.
+    turns: Mutex<()>,
+    /// Wakes the loop that gathers.
+    gatherer: Notify,
 }
 
 impl fmt::Debug for Agent {
@@ -140,7 +147,8 @@ impl Agent {
         let rules = RwLock::new(Arc::new(rules));
         let desks = sources.iter().map(|_| Mutex::default()).collect();
         let lookout = lookout::Lookout::default();
-        Arc::new(Self { shared, sources, lanes, rules, pulse, desks, lookout })
+        let (turns, gatherer) = (Mutex::default(), Notify::new());
+        Arc::new(Self { shared, sources, lanes, rules, pulse, desks, lookout, turns, gatherer })
     }
 
     /// Starts every loop. They end when `shutdown` asks them to.
@@ -152,6 +160,7 @@ impl Agent {
             tasks.spawn(watch::run(Arc::clone(self), at, shutdown.clone(), self.pulse.heart()));
         }
         tasks.spawn(lookout::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
+        tasks.spawn(gather::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
     }
 
     /// Polls every source once and delivers what is due once; for the one-shot command.
@@ -161,6 +170,7 @@ impl Agent {
             plans.push((setup.source.facts().name.clone(), self.poll(at).await));
         }
         self.look(false).await;
+        self.gather_due().await;
         self.turn().await;
         plans
     }

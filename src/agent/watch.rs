@@ -12,7 +12,8 @@ use crate::model::index::Index;
 use crate::model::listing::{Fault, FaultKind, Listing, Point};
 use crate::model::name::JobId;
 use crate::model::time::Timestamp;
-use crate::plan::{Input, Plan, plan};
+use crate::plan::{Input, Paced, Plan, plan};
+use crate::rules::RuleSet;
 use crate::store::{self, Wanted};
 
 /// With `auto`, sources with more jobs than this are mostly read briefly: below, a whole listing costs as little.
@@ -181,7 +182,8 @@ impl Agent {
         let whole = desktop.must_be_whole(&setup.strategy, self.shared.clock.now());
         let listing = setup.source.list(&desktop.index, whole).await;
         let rules = self.rules();
-        let wanted = Wanted { statuses: rules.timed(), ..wanted(&listing, &desktop.index) };
+        let now = self.shared.clock.now();
+        let wanted = remembered(&rules, &listing, now, wanted(&listing, &desktop.index));
         let before = self.shared.store.load(&facts.name, wanted).await?;
         let living = desktop.index.len();
         let suspect = vanished(&before.snapshot, &listing, &setup.policy, living).is_some();
@@ -200,7 +202,12 @@ impl Agent {
 
     /// Writes a plan in one transaction and wakes whoever has something to send.
     async fn commit(&self, plan: &Plan) -> Result<usize, store::Error> {
-        let deliveries = self.freeze(&plan.owed);
+        // How fast a receiver is told is decided by one poll after the other.
+        let _turn = match plan.owed.is_empty() {
+            true => None,
+            false => Some(self.turns.lock().await),
+        };
+        let Paced { send, hold, groups } = self.pace(plan).await?;
         let written = self
             .shared
             .store
@@ -211,10 +218,16 @@ impl Agent {
                 changes: plan.difference.changes.clone(),
                 alerts: plan.alerts.clone(),
                 sight: plan.sight,
-                deliveries,
+                deliveries: self.freeze(&send),
+                held: self.hold(hold),
+                groups: groups.into_iter().map(|((receiver, group), opened)| (receiver, group, opened)).collect(),
+                muted: plan.muted.clone(),
+                unmuted: plan.unmuted.clone(),
+                fates: plan.fates.clone(),
             })
             .await?;
-        plan.owed.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
+        send.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
+        self.gatherer.notify_one();
         Ok(written)
     }
 }
@@ -226,6 +239,16 @@ impl Desk {
         plan.difference.changes.iter().for_each(|change| desktop.index.put(&change.known));
         desktop.baseline |= plan.complete;
     }
+}
+
+/// What the rules in force have to know besides the jobs that a listing has news of.
+fn remembered(rules: &RuleSet, listing: &Listing, now: Timestamp, wanted: Wanted) -> Wanted {
+    let resources = match rules.by_resource() {
+        true => listing.rows().jobs.iter().filter_map(|job| job.resource_id.clone()).collect(),
+        false => Vec::new(),
+    };
+    let recent = rules.counted().map(|within| now.minus(within));
+    Wanted { statuses: rules.timed(), wide: rules.wide(), resources, recent, now, ..wanted }
 }
 
 /// What is to be loaded to decide about a listing: the jobs it has news of, and those that a complete one does not show.

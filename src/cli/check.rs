@@ -18,7 +18,7 @@ impl Check {
         let (config, mut report) = config::load(&path, Purpose::Check);
         let unusable = report.has_errors();
         let rules = config.as_ref().map(|config| {
-            let (rules, found) = config::rules(&config.rules, Some(&config.names));
+            let (rules, found) = config::rules(&config.rules, Some(&config.known));
             report.merge(found);
             rules
         });
@@ -35,7 +35,8 @@ impl Check {
         }
         if let (Format::Text, Some(config), Some(rules)) = (self.format, config, rules) {
             let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-            let (sources, receivers) = (plural(config.source_count, "source"), plural(config.names.len(), "receiver"));
+            let (sources, receivers) =
+                (plural(config.source_count, "source"), plural(config.known.receivers.len(), "receiver"));
             let rules = plural(rules.rules.len(), "rule");
             if global.verbose > 0 {
                 for setup in &config.sources {

@@ -101,7 +101,7 @@ impl Demo {
         let path = write_files(directory.path(), &addresses, &project, &token)?;
         let (config, mut report) = config::load(&path, Purpose::Run);
         let config = config.context("the demo's configuration")?;
-        let (rules, found) = config::rules(&config.rules, Some(&config.names));
+        let (rules, found) = config::rules(&config.rules, Some(&config.known));
         report.merge(found);
         if let Some(line) = report.lines().next() {
             anyhow::bail!("the demo's own files cannot be used: {line}");

@@ -213,7 +213,7 @@ impl Global {
     fn load(&self, purpose: Purpose) -> anyhow::Result<Option<(config::Config, crate::rules::RuleSet)>> {
         let (config, mut report) = config::load(&self.config_path(), purpose);
         let loaded = config.map(|config| {
-            let (rules, found) = config::rules(&config.rules, Some(&config.names));
+            let (rules, found) = config::rules(&config.rules, Some(&config.known));
             report.merge(found);
             (config, rules)
         });

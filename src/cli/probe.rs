@@ -56,7 +56,7 @@ async fn receiver(config: &Config, name: &str) -> anyhow::Result<Exit> {
     };
     let lane = Lane { source: None, subject: JobId::from(format!("probe/{name}")) };
     let id = DeliveryId::from(derive("msg", &["jobwatch/probe/v1", name.as_str(), &moment.micros().to_string()]));
-    let owed = Owed { id: id.clone(), receiver: name.clone(), lane: lane.clone(), notification };
+    let owed = Owed { id: id.clone(), receiver: name.clone(), lane: lane.clone(), notification, pace: None };
     let frozen = Frozen {
         id,
         receiver: name.clone(),

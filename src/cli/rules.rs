@@ -54,7 +54,7 @@ fn load(paths: &[PathBuf], global: &Global) -> (RuleSet, Report) {
     if path.exists()
         && let (Some(config), _) = config::load(&path, Purpose::Check)
     {
-        return config::rules(&config.rules, Some(&config.names));
+        return config::rules(&config.rules, Some(&config.known));
     }
     config::rules(&[Path::new("rules").to_owned()], None)
 }

@@ -30,7 +30,7 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
     let (sources, receivers, count) = (config.sources.len(), config.receivers.len(), rules.rules.len());
     warn_of_orphans(&*store, &config).await;
     let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(Log::default()), Arc::new(Notifier::new(sources))];
-    let (paths, names) = (config.rules.clone(), config.names.clone());
+    let (paths, known) = (config.rules.clone(), config.known.clone());
     let agent = assemble(config, rules, store, Arc::new(observers));
     let mut signals = Signals::new()?;
     let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
@@ -38,7 +38,7 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
     tasks.spawn(systemd::watchdog(Arc::clone(agent.pulse()), shutdown.clone()));
     info!(sources, receivers, rules = count, version = env!("CARGO_PKG_VERSION"), "watching");
     while let Event::Reload = signals.next().await {
-        let (rules, report) = config::rules(&paths, Some(&names));
+        let (rules, report) = config::rules(&paths, Some(&known));
         report.lines().for_each(|line| warn!("{line}"));
         if report.has_errors() {
             error!("the rules on disk cannot be used: the old ones stay in force");

@@ -18,12 +18,12 @@ use crate::clock::Clock;
 use crate::cloud::{Limits, Pool};
 use crate::deliver;
 use crate::diff::Policy;
-use crate::document::{File, Item, Level, Problem, Report, Table, parse, suggest};
+use crate::document::{File, Item, Level, Problem, Report, Table, Value, parse, suggest};
 use crate::http::Egress;
 use crate::model::name::{ReceiverName, SourceName};
-use crate::plan::{Disagreement, SelfWatch, rehearse};
+use crate::plan::{Disagreement, Rate, SelfWatch, rehearse};
 use crate::retry::Schedule;
-use crate::rules::{Expectation, RuleSet, RuleTest, Surroundings, load as load_rules};
+use crate::rules::{Expectation, RuleSet, RuleTest, Surroundings, Window, load as load_rules};
 use crate::source;
 use secret::Vault;
 pub use secret::variable;
@@ -64,8 +64,17 @@ pub struct Config {
     pub source_count: usize,
     /// Who hears.
     pub receivers: BTreeMap<ReceiverName, ReceiverSetup>,
-    /// The names of all receivers, also of those whose secrets are not here.
-    pub names: Vec<ReceiverName>,
+    /// What rule files may name.
+    pub known: Known,
+}
+
+/// What rule files may name.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// All receivers, also those whose secrets are not here.
+    pub receivers: Vec<ReceiverName>,
+    /// The windows.
+    pub windows: Vec<Arc<Window>>,
 }
 
 /// Reads a configuration file. There is a configuration if its table could be read; it is fit for use only if the report
@@ -114,8 +123,8 @@ pub(crate) fn with_table<T>(text: &str, read: impl FnOnce(&Table<'_>, &dyn crate
     done
 }
 
-/// Reads every rule file below `paths`. `receivers` are those that exist, if that is known.
-pub fn rules(paths: &[PathBuf], receivers: Option<&[ReceiverName]>) -> (RuleSet, Report) {
+/// Reads every rule file below `paths`. `known` is what they may name, if that is known.
+pub fn rules(paths: &[PathBuf], known: Option<&Known>) -> (RuleSet, Report) {
     let mut report = Report::default();
     let mut files = Vec::new();
     for path in paths {
@@ -141,7 +150,8 @@ pub fn rules(paths: &[PathBuf], receivers: Option<&[ReceiverName]>) -> (RuleSet,
     });
     let texts: Vec<_> = texts.collect();
     let read_body = |path: &Path| read(path).map_err(|error| error.to_string());
-    let (set, found) = load_rules(&texts, &Surroundings { read: &read_body, receivers });
+    let (receivers, windows) = (known.map(|known| &*known.receivers), known.map(|known| &*known.windows));
+    let (set, found) = load_rules(&texts, &Surroundings { read: &read_body, receivers, windows });
     report.merge(found);
     if !report.has_errors() {
         for test in &set.tests {
@@ -254,7 +264,7 @@ impl Reader {
         }
         top.not_yet("admin", "remove the table: this version has no admin interface");
         top.not_yet("follow_up", "remove the tables: this version has no follow-ups");
-        top.not_yet("window", "remove the tables: this version has no windows");
+        let windows = windows(&top);
         top.finish();
         Config {
             state: state.unwrap_or_else(|| "sqlite:/var/lib/jobwatch/state.db".into()),
@@ -263,7 +273,7 @@ impl Reader {
             sources,
             source_count,
             receivers,
-            names,
+            known: Known { receivers: names, windows },
         }
     }
 
@@ -397,8 +407,9 @@ impl Reader {
             secrets: vault,
         };
         let made = (kind.read)(&table, &common);
+        let rate = rate(&table);
         table.finish();
-        Some(ReceiverSetup { receiver: made?, concurrency: kind.concurrency, timeout, schedule, fallback })
+        Some(ReceiverSetup { receiver: made?, concurrency: kind.concurrency, timeout, schedule, fallback, rate })
     }
 
     fn ca(&self, table: &Table<'_>) -> Option<Vec<u8>> {
@@ -503,6 +514,39 @@ fn schedule(table: &Table<'_>) -> Schedule {
     }
     retry.finish();
     schedule
+}
+
+/// `[window.NAME]`: weekly times that rules can name.
+fn windows(top: &Table<'_>) -> Vec<Arc<Window>> {
+    let entries = top.table("window").map(|table| table.entries()).unwrap_or_default();
+    let read = |(name, value): (Item<String>, Value<'_>)| {
+        let table = value.table()?;
+        sound_name(&table, &name);
+        let window = Window::read(&name.value, &table);
+        table.finish();
+        window.map(Arc::new)
+    };
+    entries.into_iter().filter_map(read).collect()
+}
+
+/// How many messages a receiver gets; `None` is as many as there are.
+fn rate(table: &Table<'_>) -> Option<Rate> {
+    const HELP: &str = "rate = \"10/m\" (or /s, /h), or rate = \"unlimited\"";
+    let Some(text) = table.string("rate") else { return Some(Rate::default()) };
+    let rate = match text.value.split_once('/') {
+        None if text.value == "unlimited" => return None,
+        None => None,
+        Some((count, unit)) => {
+            let per =
+                [("s", SECOND), ("m", 60 * SECOND), ("h", 3_600 * SECOND)].into_iter().find(|(word, _)| *word == unit);
+            let count = count.parse().ok().filter(|count| (1..=100_000).contains(count));
+            count.zip(per).map(|(count, (_, per))| Rate { count, per })
+        }
+    };
+    if rate.is_none() {
+        table.error("rate", text.span, format!("`{}` is no rate", text.value), HELP);
+    }
+    rate
 }
 
 fn egress(table: &Table<'_>) -> Egress {

@@ -299,6 +299,18 @@ impl<'t> Value<'t> {
         self.problems.borrow_mut().push(problem);
     }
 
+    /// Reports an error about a part of this value.
+    pub fn error_at(
+        &self,
+        code: &'static str,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let help = Some(help.into()).filter(|help| !help.is_empty());
+        self.problems.borrow_mut().push(Problem { level: Level::Error, code, message: message.into(), span, help });
+    }
+
     /// Reports that it has the wrong type.
     pub fn mistyped<T>(&self, wanted: &str) -> Option<T> {
         let found = self.value.get_ref().type_str();

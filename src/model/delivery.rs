@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::alert::Severity;
 use super::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use super::notification::Notification;
 use super::time::Timestamp;
@@ -21,6 +22,34 @@ pub struct Owed {
     pub lane: Lane,
     /// What is to be said.
     pub notification: Notification,
+    /// How it may be gathered with others; `None` if it never is: the agent's own affairs.
+    pub pace: Option<Pace>,
+}
+
+/// How a notification may be gathered with others into one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The key of its group and how long the group gathers, if its rule wants that.
+    pub group: Option<(String, Duration)>,
+    /// Of each class, the first never waits.
+    pub class: String,
+}
+
+/// A notification that waits to be told with others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// In its own final wording, should it be alone in the end.
+    pub frozen: Frozen,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Its class.
+    pub class: String,
+    /// The key of its group; empty when the receiver's rate holds it.
+    pub group: String,
+    /// When it is to be told.
+    pub due_at: Timestamp,
+    /// What it says, as `data` of a webhook.
+    pub data: serde_json::Value,
 }
 
 /// What orders deliveries: everything about one job goes to one receiver one after the other.

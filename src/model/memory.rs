@@ -1,11 +1,15 @@
 //! What is remembered between two polls of a source.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::alert::Alert;
-use super::name::{AlertId, JobId};
+use super::alert::{Alert, Muted, Silence};
+use super::delivery::Lane;
+use super::name::{AlertId, JobId, ReceiverName};
 use super::snapshot::{Known, Snapshot};
 use super::time::Timestamp;
+use super::transition::Transition;
 
 /// Everything the store knows of a source: what the next poll is decided with.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,8 +18,14 @@ pub struct Memory {
     pub snapshot: Snapshot,
     /// Jobs that the poll may say nothing of, and whose time in their status matters.
     pub timed: HashMap<JobId, Known>,
-    /// The standing findings of rules about those jobs.
+    /// The findings of rules about those jobs, and of those rules whose findings are about more than a job.
     pub alerts: HashMap<AlertId, Alert>,
+    /// Steps of the near past, oldest first, for rules that count them.
+    pub recent: Vec<Arc<Transition>>,
+    /// What was found and not told, because it was muted; with the jobs in `timed`.
+    pub muted: Vec<Muted>,
+    /// Silences that are in force or will be.
+    pub silences: Vec<Silence>,
     /// Whether it can be seen.
     pub sight: Sight,
 }
@@ -29,4 +39,26 @@ pub struct Sight {
     pub told_since: Option<Timestamp>,
     /// Listings in a row from which most jobs had vanished.
     pub vanished: u8,
+}
+
+/// What is known of how fast receivers are told.
+#[derive(Clone, Debug, Default)]
+pub struct Pacing {
+    /// Messages that were decided within the time of a receiver's rate.
+    pub recent: HashMap<ReceiverName, usize>,
+    /// When what is held about a job will be told: whatever follows it waits as well.
+    pub held: HashMap<(ReceiverName, Lane), Timestamp>,
+    /// Groups that gather.
+    pub groups: HashMap<(ReceiverName, String), Opened>,
+}
+
+/// A group that gathers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Until when.
+    pub until: Timestamp,
+    /// For how long each time.
+    pub wait: Duration,
+    /// The classes of which the first has been told.
+    pub classes: BTreeSet<String>,
 }

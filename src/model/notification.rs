@@ -41,6 +41,10 @@ pub enum Event {
     JobStays,
     /// A job was deleted.
     JobGone,
+    /// What a rule found is over.
+    AlertResolved,
+    /// Several notifications in one.
+    Digest,
     /// A source could not be seen for too long.
     AgentBlind,
     /// A source is seen again.
@@ -59,6 +63,8 @@ impl Event {
             Self::JobSucceeded => "io.jobwatch.job.succeeded",
             Self::JobChanged => "io.jobwatch.job.changed",
             Self::JobGone => "io.jobwatch.job.gone",
+            Self::AlertResolved => "io.jobwatch.alert.resolved",
+            Self::Digest => "io.jobwatch.digest",
             Self::AgentBlind => "io.jobwatch.agent.blind",
             Self::AgentRestored => "io.jobwatch.agent.restored",
             Self::JobStays => "io.jobwatch.job.stays",
@@ -73,6 +79,8 @@ impl Event {
 pub enum Topic {
     /// A rule matched a transition of a job.
     Job(Box<JobTopic>),
+    /// Several notifications in one.
+    Digest(Vec<Entry>),
     /// The agent cannot see sources, or can again.
     Sources(Vec<Seeing>),
     /// A receiver is tried.
@@ -88,6 +96,17 @@ pub enum Topic {
         /// The delivery this was noticed with, and its title.
         delivery: (String, String),
     },
+}
+
+/// One of several notifications that are told together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// What it says in one line.
+    pub title: String,
+    /// The class of its reason.
+    pub class: String,
+    /// The `data` it would have had alone.
+    pub data: Value,
 }
 
 /// A source that cannot be seen, or can again.
@@ -108,12 +127,16 @@ pub struct JobTopic {
     pub transition: Arc<Transition>,
     /// The reason with its variable parts replaced.
     pub reason_class: String,
-    /// Which rule matched.
+    /// Which rule matched; of several, the one that matters most.
     pub rule: RuleFacts,
+    /// The other rules that matched and tell the same receivers.
+    pub also: Vec<RuleFacts>,
     /// Where.
     pub source: Arc<SourceFacts>,
     /// The rule's standing finding.
     pub alert: Alert,
+    /// Matches since the receiver was last told of it.
+    pub held_back: u32,
 }
 
 /// What a receiver is told about the rule.
@@ -151,7 +174,7 @@ impl Notification {
                 [one] => format!("jobwatch/{}", one.source.name),
                 _ => "jobwatch".into(),
             },
-            Topic::Probe(_) | Topic::Receiver { .. } => "jobwatch".into(),
+            Topic::Digest(_) | Topic::Probe(_) | Topic::Receiver { .. } => "jobwatch".into(),
         }
     }
 
@@ -163,15 +186,16 @@ impl Notification {
                 [one] => one.source.name.as_str(),
                 _ => "sources",
             },
+            Topic::Digest(_) => "digest",
             Topic::Probe(name) | Topic::Receiver { name, .. } => name.as_str(),
         }
     }
 
-    /// The rule that speaks, if one does.
-    pub fn rule(&self) -> Option<&RuleId> {
+    /// The rules that speak.
+    pub fn rules(&self) -> Vec<&RuleId> {
         match &self.topic {
-            Topic::Job(topic) => Some(&topic.rule.id),
-            Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => None,
+            Topic::Job(topic) => std::iter::once(&topic.rule).chain(&topic.also).map(|rule| &rule.id).collect(),
+            Topic::Digest(_) | Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => Vec::new(),
         }
     }
 
@@ -181,7 +205,7 @@ impl Notification {
             Topic::Job(topic) => topic.transition.job.reason.as_deref(),
             Topic::Sources(seen) => seen.first().and_then(|one| one.cause.as_deref()),
             Topic::Receiver { why, .. } => Some(why),
-            Topic::Probe(_) => None,
+            Topic::Digest(_) | Topic::Probe(_) => None,
         }
     }
 
@@ -195,6 +219,7 @@ impl Notification {
         });
         let more = match &self.topic {
             Topic::Job(topic) => topic.data(),
+            Topic::Digest(entries) => json!({ "jobs": entries.iter().map(Entry::value).collect::<Vec<_>>() }),
             Topic::Sources(seen) => {
                 let one = |seeing: &Seeing| {
                     let mut value = json!(&*seeing.source);
@@ -223,18 +248,34 @@ impl Notification {
         match &self.topic {
             Topic::Receiver { state, .. } => state,
             Topic::Probe(_) => "probe",
-            Topic::Job(_) | Topic::Sources(_) => match self.event {
-                Event::AgentRestored => "resolved",
+            Topic::Job(_) | Topic::Digest(_) | Topic::Sources(_) => match self.event {
+                Event::AgentRestored | Event::AlertResolved => "resolved",
                 Event::JobFailed
                 | Event::JobSucceeded
                 | Event::JobChanged
                 | Event::JobStays
                 | Event::JobGone
+                | Event::Digest
                 | Event::AgentBlind
                 | Event::ReceiverDead => "firing",
                 Event::Probe => "probe",
             },
         }
+    }
+}
+
+impl Entry {
+    /// As a digest's `jobs` have it.
+    fn value(&self) -> Value {
+        const KEPT: [&str; 9] =
+            ["state", "severity", "title", "reason", "reason_class", "job", "transition", "rule", "alert"];
+        let mut value = json!({});
+        for key in KEPT.into_iter().chain(["source", "also"]) {
+            if let Some(part) = self.data.get(key) {
+                value[key] = part.clone();
+            }
+        }
+        value
     }
 }
 
@@ -244,6 +285,7 @@ impl JobTopic {
         use super::job::Status;
         match &self.transition.to {
             _ if self.transition.is_stay() => Event::JobStays,
+            _ if self.transition.is_change() => Event::JobChanged,
             State::Is(Status::Failed) => Event::JobFailed,
             State::Is(Status::Success) => Event::JobSucceeded,
             State::Gone => Event::JobGone,
@@ -254,8 +296,8 @@ impl JobTopic {
     }
 
     fn data(&self) -> Value {
-        let Transition { job, from, to, seen_before, seen_at, skipped, late, .. } = &*self.transition;
-        json!({
+        let Transition { job, from, to, seen_before, seen_at, skipped, changed, late, .. } = &*self.transition;
+        let mut data = json!({
             "reason": job.reason,
             "reason_class": self.reason_class,
             "job": &**job,
@@ -265,8 +307,16 @@ impl JobTopic {
             "rule": self.rule,
             "source": self.source,
             "alert": {
-                "id": self.alert.id, "count": self.alert.count, "held_back": 0, "first_seen": self.alert.first_seen,
+                "id": self.alert.id, "count": self.alert.count, "held_back": self.held_back,
+                "first_seen": self.alert.first_seen,
             },
-        })
+        });
+        if !changed.is_empty() {
+            data["transition"]["changed"] = json!(changed);
+        }
+        if !self.also.is_empty() {
+            data["also"] = json!(self.also);
+        }
+        data
     }
 }

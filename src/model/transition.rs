@@ -21,7 +21,23 @@ pub enum State {
 impl Transition {
     /// Whether the job did not move at all: it has been in `from` since `seen_before`, and that is what is to be told.
     pub fn is_stay(&self) -> bool {
-        self.from == self.to
+        self.from == self.to && self.changed.is_empty()
+    }
+
+    /// Whether the job is in the same status, and something else about it changed.
+    pub fn is_change(&self) -> bool {
+        self.from == self.to && !self.changed.is_empty()
+    }
+}
+
+impl State {
+    /// Reads what `Display` writes.
+    pub fn read(word: &str) -> Self {
+        match word {
+            "unseen" => Self::Unseen,
+            "gone" => Self::Gone,
+            status => Self::Is(Status::read(status)),
+        }
     }
 }
 
@@ -60,6 +76,8 @@ pub struct Transition {
     pub seen_at: Timestamp,
     /// The states between the two that a job usually passes and no listing showed.
     pub skipped: Vec<Status>,
+    /// What else changed, by the names of the fields; only where a rule asked and the status did not change.
+    pub changed: Vec<&'static str>,
     /// It was noticed after a gap in watching, so it may be old news.
     pub late: bool,
     /// The number of this transition in the job's history, from 1.

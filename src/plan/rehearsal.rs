@@ -44,21 +44,23 @@ pub fn rehearse(rules: &RuleSet, test: &RuleTest) -> Vec<Disagreement> {
         let living = memory.snapshot.jobs.values().filter(|known| !known.gone).count();
         let (before, policy) = (&memory, &policy);
         let plan = plan(Input { source: &source, before, living, listing, points, rules, policy, now });
-        found.extend(judge(test, step.at, &plan));
-        remember(&mut memory, &plan);
+        found.extend(judge(rules, test, step.at, &plan));
+        plan.remember(&mut memory);
     }
     found
 }
 
-fn judge(test: &RuleTest, at: Duration, plan: &Plan) -> Vec<Disagreement> {
+fn judge(rules: &RuleSet, test: &RuleTest, at: Duration, plan: &Plan) -> Vec<Disagreement> {
     let mut titles: Vec<&str> = Vec::new();
     for owed in &plan.owed {
-        let (title, of) = (owed.notification.title.as_str(), owed.notification.rule());
-        if of == Some(&test.rule) && !titles.contains(&title) {
+        let title = owed.notification.title.as_str();
+        if owed.notification.rules().contains(&&test.rule) && !titles.contains(&title) {
             titles.push(title);
         }
     }
-    let fired = plan.matches.iter().any(|(rule, _)| *rule == test.rule);
+    // A rule that tells nobody can still be tested.
+    let listens = rules.rules.iter().any(|rule| *rule.id() == test.rule && rule.notify.is_empty());
+    let fired = !titles.is_empty() || listens && plan.matches.iter().any(|(rule, _)| *rule == test.rule);
     let said = match titles.as_slice() {
         [] => "the rule says nothing".to_owned(),
         titles => {
@@ -75,15 +77,4 @@ fn judge(test: &RuleTest, at: Duration, plan: &Plan) -> Vec<Disagreement> {
         (fired != wanted.fires || !titled).then(|| Disagreement { expectation: Some(n), what: said.clone() })
     });
     unmet.collect()
-}
-
-fn remember(memory: &mut Memory, plan: &Plan) {
-    for change in &plan.difference.changes {
-        memory.snapshot.jobs.insert(change.known.job.id.clone(), change.known.clone());
-    }
-    memory.alerts.extend(plan.alerts.iter().map(|alert| (alert.id.clone(), alert.clone())));
-    memory.sight = plan.sight;
-    if plan.complete {
-        memory.snapshot.complete_at = Some(plan.at);
-    }
 }

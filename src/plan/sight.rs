@@ -127,6 +127,7 @@ impl Outlook {
                 receiver: receiver.clone(),
                 lane: Lane { source: None, subject: JobId::from("agent") },
                 notification: notification.clone(),
+                pace: None,
             });
         }
     }

@@ -8,10 +8,10 @@ use regex::Regex;
 
 use crate::model::job::Job;
 use crate::model::name::SourceName;
-use crate::model::time::Timestamp;
+use crate::model::time::{Timestamp, span};
 
 /// The fields a rule can look at.
-pub(super) const FIELDS: &[(&str, Field)] = &[
+pub const FIELDS: &[(&str, Field)] = &[
     ("id", Field::Id),
     ("instance_id", Field::InstanceId),
     ("resource_id", Field::ResourceId),
@@ -24,18 +24,48 @@ pub(super) const FIELDS: &[(&str, Field)] = &[
     ("age", Field::Age),
 ];
 
+/// A field a rule can look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Field {
+pub enum Field {
+    /// The job's id.
     Id,
+    /// The SWR instance.
     InstanceId,
+    /// The resource.
     ResourceId,
+    /// The resource's name.
     ResourceName,
+    /// What the job does.
     Type,
+    /// Where it stands.
     Status,
+    /// Why it failed.
     Reason,
+    /// The class of that.
     ReasonClass,
+    /// Where it was seen.
     Source,
+    /// How long ago it was created.
     Age,
+}
+
+impl Field {
+    /// The word for it in rule files.
+    pub fn as_str(self) -> &'static str {
+        FIELDS.iter().find(|(_, field)| *field == self).map_or("", |(name, _)| name)
+    }
+
+    /// Which part of a row it is; `None` for what is not in a row.
+    pub fn of_row(self, job: &Job) -> Option<Option<&str>> {
+        Some(match self {
+            Self::InstanceId => job.instance_id.as_deref(),
+            Self::ResourceId => job.resource_id.as_deref(),
+            Self::ResourceName => job.resource_name.as_deref(),
+            Self::Type => job.kind.as_deref(),
+            Self::Reason => job.reason.as_deref(),
+            Self::Id | Self::Status | Self::ReasonClass | Self::Source | Self::Age => return None,
+        })
+    }
 }
 
 /// What a rule is asked about.
@@ -53,7 +83,7 @@ pub struct Facts<'a> {
 
 impl Facts<'_> {
     /// A field's text; `None` when the job does not have it or it is empty.
-    fn text(&self, field: Field) -> Option<Cow<'_, str>> {
+    pub fn text(&self, field: Field) -> Option<Cow<'_, str>> {
         let text = match field {
             Field::Id => Some(self.job.id.as_str()),
             Field::InstanceId => self.job.instance_id.as_deref(),
@@ -97,6 +127,21 @@ pub(super) enum Test {
 }
 
 impl Clause {
+    /// Which field it looks at.
+    pub fn field(&self) -> Field {
+        self.field
+    }
+
+    /// Whether it wants exactly one of these values and nothing else.
+    pub(super) fn exact(&self) -> Option<Vec<&str>> {
+        self.any.iter().map(|test| if let Test::Exact(text) = test { Some(text.as_str()) } else { None }).collect()
+    }
+
+    /// What it wants, in words.
+    pub fn wants(&self) -> String {
+        self.any.iter().map(Test::wants).collect::<Vec<_>>().join(" or ")
+    }
+
     /// Whether the field passes one of the tests.
     pub fn holds(&self, facts: &Facts<'_>) -> bool {
         let text = facts.text(self.field);
@@ -105,6 +150,22 @@ impl Clause {
 }
 
 impl Test {
+    fn wants(&self) -> String {
+        match self {
+            Self::Exact(text) => format!("`{text}`"),
+            Self::Glob(glob) => format!("glob `{}`", glob.glob()),
+            Self::Regex(regex) => format!("regex `{regex}`"),
+            Self::Prefix(text) => format!("prefix `{text}`"),
+            Self::Suffix(text) => format!("suffix `{text}`"),
+            Self::Contains(text) => format!("something with `{text}` in it"),
+            Self::Not(words) => format!("anything but `{}`", words.join("`, `")),
+            Self::Exists(true) => "any value".into(),
+            Self::Exists(false) => "no value".into(),
+            Self::OlderThan(age) => format!("more than {}", span(*age)),
+            Self::NewerThan(age) => format!("less than {}", span(*age)),
+        }
+    }
+
     fn holds(&self, text: Option<&str>, facts: &Facts<'_>) -> bool {
         let Some(text) = text else {
             return matches!(self, Self::Exists(false));

@@ -7,23 +7,29 @@
 mod matcher;
 mod parse;
 mod reason;
+mod silence;
 mod template;
 mod testing;
+mod window;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-pub use matcher::{Clause, Facts};
+pub use matcher::{Clause, FIELDS, Facts, Field};
 pub use parse::{Surroundings, load};
 pub use reason::reason_class;
+pub use silence::Hush;
 pub(crate) use template::class_of;
 pub use template::{Context, Message, Rendered, builtin};
 pub use testing::{Expectation, RuleTest, Step};
+pub use window::{Window, zone};
 
 use crate::model::alert::Severity;
 use crate::model::job::Status;
 use crate::model::name::{ReceiverName, RuleId};
 use crate::model::notification::RuleFacts;
+use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
 
 /// Every rule in force.
@@ -52,6 +58,43 @@ pub struct Rule {
     pub notify: Vec<ReceiverName>,
     /// What they are told.
     pub message: Message,
+    /// One finding for each value of these together, within a source.
+    pub key: Vec<Field>,
+    /// Whether and how its messages are gathered.
+    pub group: Option<Group>,
+    /// A receiver that was told of a finding is not told of it again so soon.
+    pub cooldown: Duration,
+    /// When a finding is over.
+    pub resolve: Option<Resolve>,
+    /// When it may speak; always, if there are none.
+    pub active: Vec<Arc<Window>>,
+}
+
+/// How a rule's messages are gathered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What is equal within a group.
+    pub by: Vec<Field>,
+    /// How long it gathers.
+    pub wait: Duration,
+}
+
+/// When a finding is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolve {
+    /// The statuses that end it; `None` is any.
+    pub to: Option<Vec<Status>>,
+    /// Whose.
+    pub scope: Scope,
+}
+
+/// Whose step ends a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The job's that it spoke of.
+    Job,
+    /// Any job's on the same resource.
+    Resource,
 }
 
 /// Which steps a rule looks at.
@@ -78,12 +121,36 @@ pub enum When {
         /// The status it was last seen in; `None` is any.
         from: Option<Vec<Status>>,
     },
+    /// Many in a short time.
+    Burst {
+        /// Where the jobs went; `None` is any status.
+        to: Option<Vec<Status>>,
+        /// So many …
+        count: u32,
+        /// … within this time …
+        within: Duration,
+        /// … that are equal in these.
+        per: Vec<Field>,
+    },
+    /// A reason that was not seen before.
+    New {
+        /// Where the jobs went; `None` is any status.
+        to: Option<Vec<Status>>,
+        /// A reason is forgotten after this time.
+        memory: Duration,
+    },
+    /// Something else about a job than its status changed.
+    Changed {
+        /// What.
+        fields: Vec<Field>,
+    },
 }
 
 impl When {
     /// Whether this step is one of them.
     pub fn covers(&self, transition: &Transition) -> bool {
         match (self, &transition.to) {
+            (Self::Step { .. }, _) if transition.from == transition.to => false,
             (Self::Step { from, to, gaps }, State::Is(status)) => {
                 let came = |from: &Vec<State>| {
                     let passed = |skipped: &Status| from.contains(&State::Is(skipped.clone()));
@@ -91,13 +158,16 @@ impl When {
                 };
                 from.as_ref().is_none_or(came) && to.as_ref().is_none_or(|to| to.contains(status))
             }
+            (Self::Burst { to, .. } | Self::New { to, .. }, State::Is(status)) => {
+                transition.from != transition.to && to.as_ref().is_none_or(|to| to.contains(status))
+            }
             (Self::Gone { from }, State::Gone) => match &transition.from {
                 State::Is(status) => from.as_ref().is_none_or(|from| from.contains(status)),
                 State::Unseen | State::Gone => false,
             },
-            (Self::Step { .. }, State::Unseen | State::Gone)
+            (Self::Step { .. } | Self::Burst { .. } | Self::New { .. }, State::Unseen | State::Gone)
             | (Self::Gone { .. }, State::Is(_) | State::Unseen)
-            | (Self::Stays { .. }, _) => false,
+            | (Self::Stays { .. } | Self::Changed { .. }, _) => false,
         }
     }
 }
@@ -114,6 +184,28 @@ impl RuleSet {
         }
         timed
     }
+
+    /// The rules whose findings are not about one job each: those findings have to be known at every poll.
+    pub fn wide(&self) -> Vec<RuleId> {
+        self.rules.iter().filter(|rule| rule.is_wide()).map(|rule| rule.id().clone()).collect()
+    }
+
+    /// Whether a finding can be over through another job on the same resource.
+    pub fn by_resource(&self) -> bool {
+        let by_resource = |resolve: &Resolve| resolve.scope == Scope::Resource;
+        self.rules.iter().any(|rule| rule.resolve.as_ref().is_some_and(by_resource))
+    }
+
+    /// How much of the past has to be known to count bursts.
+    pub fn counted(&self) -> Option<Duration> {
+        let within = |rule: &Rule| match rule.when {
+            When::Burst { within, .. } => Some(within),
+            When::Step { .. } | When::Stays { .. } | When::Gone { .. } | When::New { .. } | When::Changed { .. } => {
+                None
+            }
+        };
+        self.rules.iter().filter_map(within).max()
+    }
 }
 
 impl Rule {
@@ -122,7 +214,18 @@ impl Rule {
         &self.facts.id
     }
 
-    /// Whether the rule fires for a step.
+    /// Whether its findings are about something else than one job each.
+    pub fn is_wide(&self) -> bool {
+        self.key != PER_JOB || matches!(self.when, When::Burst { .. } | When::New { .. })
+    }
+
+    /// The window that keeps the rule from speaking now: the first of its windows, when none is open.
+    pub fn asleep(&self, now: Timestamp) -> Option<&Window> {
+        let open = self.active.iter().any(|window| window.is_open(now));
+        self.active.first().filter(|_| !open).map(|window| &**window)
+    }
+
+    /// Whether the rule fires for a step, as far as the step alone can say.
     pub fn fires(&self, transition: &Transition, facts: &Facts<'_>) -> bool {
         self.when.covers(transition) && self.applies(facts)
     }
@@ -133,6 +236,9 @@ impl Rule {
             && (self.except.is_empty() || !self.except.iter().all(|clause| clause.holds(facts)))
     }
 }
+
+/// The key of a rule that says nothing else.
+pub const PER_JOB: [Field; 2] = [Field::Source, Field::Id];
 
 /// The operator's own words on a rule.
 pub type Labels = BTreeMap<String, String>;

@@ -12,7 +12,7 @@ use regex::RegexBuilder;
 
 use super::matcher::{Clause, FIELDS, Field, Test};
 use super::template::{Flaw, Message, TEXT_MAX};
-use super::{Labels, Rule, RuleSet, When, testing};
+use super::{Group, Labels, PER_JOB, Resolve, Rule, RuleSet, Scope, When, Window, testing};
 use crate::document::{File, Item, Level, Problem, Report, Table, Value, parse, suggest};
 use crate::model::alert::Severity;
 use crate::model::job::Status;
@@ -23,9 +23,9 @@ use crate::model::transition::State;
 /// The version of the rule language.
 const SCHEMA: i64 = 1;
 /// A compiled pattern may take no more memory than this.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
+pub(super) const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// A pattern may be no longer than this.
-const PATTERN_MAX: usize = 1024;
+pub(super) const PATTERN_MAX: usize = 1024;
 
 const SEVERITIES: &[(&str, Severity)] = &[
     ("info", Severity::Info),
@@ -35,9 +35,20 @@ const SEVERITIES: &[(&str, Severity)] = &[
 ];
 
 /// Keys of the rule language that this version cannot honour: refused, because a rule that is half obeyed is worse.
-const RULE_KEYS_LATER: &[&str] = &["key", "group", "cooldown", "resolve", "then", "active", "enabled"];
-const WHEN_KEYS_LATER: &[&str] = &["count", "within", "per", "new", "memory", "changed"];
-const LATER: &str = "remove it; this version knows `when = { from, to, gaps }`, `{ stays, for }`, `{ gone_from }`, `match`, `except`, `severity`, `notify`, `message`, `runbook`, `labels`";
+const RULE_KEYS_LATER: &[&str] = &["then"];
+const LATER: &str = "remove it: this version has no follow-ups; a webhook can start one";
+/// A year: longer than any of these makes sense.
+const LONG: Duration = Duration::from_secs(366 * 86_400);
+const SECOND: Duration = Duration::from_secs(1);
+/// The keys of all forms of `when`, and the form each belongs to.
+const WHEN_KEYS: &[(&str, &[&str])] = &[
+    ("stays", &["stays", "for"]),
+    ("gone_from", &["gone_from"]),
+    ("changed", &["changed"]),
+    ("new", &["new", "memory", "to"]),
+    ("count", &["count", "within", "per", "to"]),
+    ("to", &["to", "from", "gaps"]),
+];
 
 /// What is read beside the rule files themselves.
 pub struct Surroundings<'a> {
@@ -45,6 +56,8 @@ pub struct Surroundings<'a> {
     pub read: &'a dyn Fn(&Path) -> Result<String, String>,
     /// The receivers that exist; `None` if that is not known.
     pub receivers: Option<&'a [ReceiverName]>,
+    /// The windows that exist; `None` if that is not known.
+    pub windows: Option<&'a [Arc<Window>]>,
 }
 
 impl std::fmt::Debug for Surroundings<'_> {
@@ -90,9 +103,12 @@ struct Reader<'a> {
     bodies: RefCell<Report>,
 }
 
+#[derive(Default)]
 struct Defaults {
     severity: Option<Severity>,
     notify: Option<Vec<ReceiverName>>,
+    cooldown: Option<Duration>,
+    group: Option<Group>,
 }
 
 impl Reader<'_> {
@@ -114,14 +130,13 @@ impl Reader<'_> {
     }
 
     fn defaults(&self, table: Option<Table<'_>>) -> Defaults {
-        let Some(table) = table else { return Defaults { severity: None, notify: None } };
+        let Some(table) = table else { return Defaults::default() };
         let severity = table.word("severity", SEVERITIES);
         let notify = self.notify(&table);
-        for key in ["cooldown", "group"] {
-            table.not_yet(key, LATER);
-        }
+        let cooldown = table.duration("cooldown", Duration::ZERO..LONG);
+        let group = group(&table);
         table.finish();
-        Defaults { severity, notify }
+        Defaults { severity, notify, cooldown, group }
     }
 
     fn rule(&self, table: Table<'_>, defaults: &Defaults) -> Option<Read> {
@@ -136,6 +151,9 @@ impl Reader<'_> {
             }
         };
         let matches = clauses(&table, "match");
+        if let (Some(when), Some(matches)) = (&when, &matches) {
+            warn_of_impossible(&table, when, matches);
+        }
         let except = clauses(&table, "except");
         let severity = table.word("severity", SEVERITIES).or(defaults.severity).unwrap_or(Severity::Warning);
         let notify = match self.notify(&table) {
@@ -149,6 +167,19 @@ impl Reader<'_> {
         let message = self.message(&table, &labels);
         let runbook = table.string("runbook").map(|runbook| runbook.value);
         let tests = testing::read(&table, self.file);
+        let key = key(&table, when.as_ref());
+        let group = group(&table).or_else(|| defaults.group.clone());
+        let own_cooldown = table.duration("cooldown", Duration::ZERO..LONG);
+        let cooldown = own_cooldown.or(defaults.cooldown).unwrap_or_default();
+        let resolve = resolve(&table, when.as_ref());
+        let active = self.active(&table);
+        if let (Some(When::Burst { within, .. }), true) = (&when, own_cooldown.is_some_and(|own| !own.is_zero()))
+            && cooldown > *within
+            && let Some(place) = table.value("cooldown")
+        {
+            let message = "the cooldown is longer than `within`: a burst that goes on is not told again in time";
+            table.report(Level::Warning, "long-cooldown", place.span(), message, "make it no longer than `within`");
+        }
         for key in RULE_KEYS_LATER {
             table.not_yet(key, LATER);
         }
@@ -156,7 +187,20 @@ impl Reader<'_> {
         table.finish();
         let id = RuleId::from(id?.value);
         let facts = RuleFacts { about: about.unwrap_or_else(|| id.to_string()), id, runbook, labels };
-        let rule = Rule { facts, when: when?, matches: matches?, except: except?, severity, notify, message };
+        let rule = Rule {
+            facts,
+            when: when?,
+            matches: matches?,
+            except: except?,
+            severity,
+            notify,
+            message,
+            key: key?,
+            group,
+            cooldown,
+            resolve,
+            active,
+        };
         Some((rule, span, tests))
     }
 
@@ -188,47 +232,99 @@ impl Reader<'_> {
         Some(list)
     }
 
-    fn when(&self, table: Table<'_>) -> Option<When> {
-        for key in WHEN_KEYS_LATER {
-            table.not_yet(key, "this version knows `when = { from, to, gaps }`, `{ stays, for }` and `{ gone_from }`");
-        }
-        if let Some(value) = table.value("gone_from") {
-            let from = statuses(&table, &value);
-            alone(&table, "gone_from", &["from", "to", "gaps", "stays", "for"]);
-            table.finish();
-            return Some(When::Gone { from: from? });
-        }
-        if let Some(value) = table.value("stays") {
-            let status = match statuses(&table, &value) {
-                Some(None) => {
-                    let message = "`stays` names the statuses: every job ends, and stays so for ever";
-                    value.error("stays", message, "stays = \"Running\"");
-                    None
-                }
-                other => other.flatten(),
-            };
-            let at_least = table.duration("for", Duration::from_secs(1)..Duration::from_secs(366 * 86_400));
-            if !table.has("for") {
-                table.missing("for", "how long? when = { stays = \"Running\", for = \"30m\" }");
+    fn active(&self, table: &Table<'_>) -> Vec<Arc<Window>> {
+        let names = table.strings("active").unwrap_or_default();
+        let Some(windows) = self.surroundings.windows else { return Vec::new() };
+        let words: Vec<&str> = windows.iter().map(|window| window.name.as_str()).collect();
+        let one = |name: Item<String>| {
+            let found = windows.iter().find(|window| window.name == name.value);
+            if found.is_none() {
+                let message = format!("there is no window `{}`", name.value);
+                let help = match words.is_empty() {
+                    true => "windows stand in the configuration: [window.office]".to_owned(),
+                    false => suggest(&name.value, &words),
+                };
+                table.error("unknown-window", name.span, message, help);
             }
-            alone(&table, "stays", &["from", "to", "gaps"]);
-            table.finish();
-            return Some(When::Stays { status: status?, at_least: at_least? });
+            found.cloned()
+        };
+        names.into_iter().filter_map(one).collect()
+    }
+
+    fn when(&self, table: Table<'_>) -> Option<When> {
+        let form = WHEN_KEYS.iter().find(|(form, _)| table.has(form));
+        if let Some((form, own)) = form {
+            alone(&table, form, own);
         }
-        let from = table.value("from").map(|value| (states(&table, &value), value.span()));
-        let to = match table.value("to") {
-            Some(value) => Some(statuses(&table, &value)),
-            None => {
-                table.missing(
-                    "to",
-                    "which status? to = \"Failed\", to = [\"Failed\", \"Success\"], or to = \"*\" for any",
-                );
+        match form.map(|(form, _)| *form) {
+            Some("stays") => self.stays(table),
+            Some("gone_from") => {
+                let from = table.value("gone_from").and_then(|value| statuses(&table, &value));
+                table.finish();
+                Some(When::Gone { from: from? })
+            }
+            Some("changed") => {
+                let fields = table.value("changed").and_then(|value| changed(&value));
+                table.finish();
+                Some(When::Changed { fields: fields? })
+            }
+            Some("new") => {
+                let class = table.word("new", &[("reason_class", ())]);
+                let memory = needed(&table, "memory", "how long is a reason remembered? memory = \"30d\"");
+                let to = self.to(&table);
+                table.finish();
+                class?;
+                Some(When::New { to: to?, memory: memory? })
+            }
+            Some("count") => {
+                let count = table.integer("count", 2..10_001).and_then(|count| u32::try_from(count).ok());
+                let within = needed(&table, "within", "in what time? within = \"10m\"");
+                let per = table.value("per").map(|value| fields(&value));
+                let to = self.to(&table);
+                table.finish();
+                Some(When::Burst { to: to?, count: count?, within: within?, per: per.unwrap_or(Some(Vec::new()))? })
+            }
+            Some(_) | None => self.step(table),
+        }
+    }
+
+    fn stays(&self, table: Table<'_>) -> Option<When> {
+        let value = table.value("stays")?;
+        let status = match statuses(&table, &value) {
+            Some(None) => {
+                let message = "`stays` names the statuses: every job ends, and stays so for ever";
+                value.error("stays", message, "stays = \"Running\"");
                 None
             }
+            other => other.flatten(),
         };
+        let at_least = needed(&table, "for", "how long? when = { stays = \"Running\", for = \"30m\" }");
+        table.finish();
+        Some(When::Stays { status: status?, at_least: at_least? })
+    }
+
+    fn to(&self, table: &Table<'_>) -> Option<Option<Vec<Status>>> {
+        let Some(value) = table.value("to") else {
+            let help = "which status? to = \"Failed\", to = [\"Failed\", \"Success\"], or to = \"*\" for any";
+            table.missing("to", help);
+            return None;
+        };
+        statuses(table, &value)
+    }
+
+    fn step(&self, table: Table<'_>) -> Option<When> {
+        let from = table.value("from").map(|value| (states(&table, &value), value.span()));
+        let to = self.to(&table);
         let gaps = table.word("gaps", &[("allow", true), ("strict", false)]);
         let (from, place) = from.map_or((Some(None), 0..0), |(from, place)| (from, place));
-        if let (Some(Some(from)), Some(Some(to)), None, false) = (&from, &to, gaps, table.has("gaps"))
+        if let (Some(Some(from)), Some(to)) = (&from, &to)
+            && !from.is_empty()
+            && to.as_ref().is_some_and(|to| from.iter().all(|from| to.iter().all(|to| *from == State::Is(to.clone()))))
+        {
+            let message = "`from` and `to` are the same: a job that stays where it is makes no step";
+            table.report(Level::Warning, "never-fires", place.clone(), message, "when = { stays = …, for = … }");
+        }
+        if let (Some(Some(from)), Some(to), None, false) = (&from, &to, gaps, table.has("gaps"))
             && let Some(state) = skippable(from, to.as_deref())
         {
             let message = format!("a poll may not see a job in `{state}`: then this rule does not fire");
@@ -237,7 +333,7 @@ impl Reader<'_> {
             table.report(Level::Warning, "skippable-from", place, message, help);
         }
         table.finish();
-        Some(When::Step { from: from?, to: to??, gaps: gaps.unwrap_or(false) })
+        Some(When::Step { from: from?, to: to?, gaps: gaps.unwrap_or(false) })
     }
 
     fn message(&self, rule: &Table<'_>, labels: &Labels) -> Message {
@@ -349,12 +445,133 @@ fn states(table: &Table<'_>, value: &Value<'_>) -> Option<Option<Vec<State>>> {
 }
 
 /// Reports keys that belong to another form of `when`.
-fn alone(table: &Table<'_>, form: &str, others: &[&'static str]) {
-    for key in others {
+fn alone(table: &Table<'_>, form: &str, own: &[&str]) {
+    let mut others: Vec<&'static str> = WHEN_KEYS.iter().flat_map(|(_, keys)| *keys).copied().collect();
+    others.sort_unstable();
+    others.dedup();
+    for key in others.into_iter().filter(|key| !own.contains(key)) {
         if let Some(other) = table.value(key) {
             other.error("two-forms", format!("`{form}` and `{key}` exclude each other"), "make two rules of it");
         }
     }
+}
+
+/// A duration that must be there.
+fn needed(table: &Table<'_>, key: &'static str, help: &str) -> Option<Duration> {
+    if !table.has(key) {
+        table.missing(key, help);
+    }
+    table.duration(key, SECOND..LONG)
+}
+
+/// Fields that tell findings or groups apart; `job.` may stand before those of a job.
+fn fields(value: &Value<'_>) -> Option<Vec<Field>> {
+    let known: Vec<&str> = FIELDS
+        .iter()
+        .filter(|(_, field)| !matches!(field, Field::Age | Field::Status))
+        .map(|(name, _)| *name)
+        .collect();
+    let words = value.strings()?;
+    let mut found: Vec<Option<Field>> = Vec::new();
+    for word in &words {
+        let name = word.value.strip_prefix("job.").unwrap_or(&word.value);
+        let field =
+            FIELDS.iter().find(|(known_name, _)| *known_name == name && known.contains(&name)).map(|(_, field)| *field);
+        if field.is_none() {
+            let message = format!("`{}` in `{}` is no field that can tell one from another", word.value, value.key);
+            value.error_at("unknown-field", word.span.clone(), message, suggest(name, &known));
+        }
+        found.push(field);
+    }
+    let mut fields: Vec<Field> = Vec::new();
+    for field in found.into_iter().collect::<Option<Vec<_>>>()? {
+        if !fields.contains(&field) {
+            fields.push(field);
+        }
+    }
+    Some(fields)
+}
+
+/// The fields of a row whose change a rule looks at.
+fn changed(value: &Value<'_>) -> Option<Vec<Field>> {
+    let known = ["instance_id", "resource_id", "resource_name", "type", "reason"];
+    let words = value.strings()?;
+    let strange = words.iter().find(|word| !known.contains(&word.value.strip_prefix("job.").unwrap_or(&word.value)));
+    if let Some(word) = strange {
+        let message = format!("`{}` is nothing whose change can be told", word.value);
+        let help = match word.value.as_str() {
+            "status" => "a change of status is when = { to = … }".to_owned(),
+            other => suggest(other, &known),
+        };
+        value.error_at("unknown-field", word.span.clone(), message, help);
+        return None;
+    }
+    not_empty(value, fields(value))
+}
+
+/// What a finding is about. A stay is about one job: it is told once for each.
+fn key(table: &Table<'_>, when: Option<&When>) -> Option<Vec<Field>> {
+    let Some(value) = table.value("key") else { return Some(PER_JOB.to_vec()) };
+    let own = match when {
+        Some(When::Stays { .. }) => Some("`stays` is told once for each job"),
+        Some(When::Burst { .. }) => Some("a burst is told apart by its `per`"),
+        Some(When::New { .. }) => Some("a new reason is told once for each reason"),
+        Some(When::Step { .. } | When::Gone { .. } | When::Changed { .. }) | None => None,
+    };
+    if let Some(own) = own {
+        value.error("key", format!("`key` has no place here: {own}"), "remove it");
+        return None;
+    }
+    not_empty(&value, fields(&value))
+}
+
+fn group(table: &Table<'_>) -> Option<Group> {
+    let group = table.table("group")?;
+    let by = match group.value("by") {
+        Some(by) => fields(&by),
+        None => {
+            group.missing("by", "what is equal within a group? by = [\"source\", \"type\", \"reason_class\"]");
+            None
+        }
+    };
+    if !group.has("wait") {
+        group.missing("wait", "how long does it gather? wait = \"20s\"");
+    }
+    let wait = group.duration("wait", SECOND..Duration::from_secs(86_401));
+    group.finish();
+    Some(Group { by: by?, wait: wait? })
+}
+
+fn resolve(table: &Table<'_>, when: Option<&When>) -> Option<Resolve> {
+    let resolve = table.table("resolve")?;
+    let to = match resolve.value("to") {
+        Some(value) => {
+            let to = statuses(&resolve, &value);
+            let own = match when {
+                Some(When::Step { to, .. } | When::Burst { to, .. } | When::New { to, .. }) => {
+                    to.as_deref().unwrap_or_default()
+                }
+                Some(When::Stays { .. } | When::Gone { .. } | When::Changed { .. }) | None => &[],
+            };
+            let both = to.iter().flatten().flatten().find(|status| own.contains(status));
+            if let Some(status) = both {
+                let message = format!("`{status}` would begin this finding and end it");
+                value.error("resolve", message, "name a status that `when` does not have");
+                return None;
+            }
+            to
+        }
+        None => {
+            resolve.missing("to", "which status ends it? to = \"Success\"");
+            None
+        }
+    };
+    let scope = resolve.word("scope", &[("job", Scope::Job), ("resource", Scope::Resource)]);
+    if resolve.has("scope") && scope.is_none() {
+        return None;
+    }
+    resolve.finish();
+    Some(Resolve { to: to?, scope: scope.unwrap_or(Scope::Job) })
 }
 
 /// A state of `from` that a job can pass between two polls, coming from one that is not in `from`, on its way to `to`.
@@ -384,6 +601,24 @@ fn not_empty<T>(value: &Value<'_>, list: Option<Vec<T>>) -> Option<Vec<T>> {
         return None;
     }
     list
+}
+
+/// A rule that looks at steps to one status and wants a job in another can never fire.
+fn warn_of_impossible(rule: &Table<'_>, when: &When, matches: &[Clause]) {
+    let to: Option<&[Status]> = match when {
+        When::Step { to, .. } | When::Burst { to, .. } | When::New { to, .. } => to.as_deref(),
+        When::Stays { status, .. } => Some(status),
+        When::Gone { from } => from.as_deref(),
+        When::Changed { .. } => None,
+    };
+    let wanted = matches.iter().find(|clause| clause.field() == Field::Status).and_then(Clause::exact);
+    if let (Some(to), Some(wanted)) = (to, wanted)
+        && !to.iter().any(|status| wanted.contains(&status.as_str()))
+        && let Some(place) = rule.value("match")
+    {
+        let message = format!("this rule never fires: a job in `{}` is not in a status of `when`", wanted.join("`, `"));
+        rule.report(Level::Warning, "never-fires", place.span(), message, "name the status in `when` alone");
+    }
 }
 
 /// The clauses of `match` or `except`; `None` when something was wrong.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
@@ -82,6 +83,10 @@ pub struct Context<'a> {
     pub source: &'a SourceFacts,
     /// The rule's standing finding.
     pub alert: &'a Alert,
+    /// Matches since the receiver was last told of it.
+    pub held_back: u32,
+    /// The rule found so many in this time.
+    pub burst: Option<Duration>,
     /// The time.
     pub now: Timestamp,
 }
@@ -175,9 +180,15 @@ impl Message {
         if let Some(fault) = &rendered.fault {
             rendered.body = format!("{}\n\n({fault}; this is the built-in text.)", rendered.body);
         }
-        rendered.title = one_line(&rendered.title);
-        rendered.body = plain(&rendered.body);
-        rendered
+        rendered.tidy()
+    }
+}
+
+impl Rendered {
+    /// Fit for every medium: one line, and lines without control characters, both of bounded length.
+    #[must_use]
+    pub fn tidy(self) -> Self {
+        Self { title: one_line(&self.title), body: plain(&self.body), fault: self.fault }
     }
 }
 
@@ -193,17 +204,25 @@ fn flaw(error: &minijinja::Error, sample: &str) -> Flaw {
 
 /// What jobwatch says when no template does: what happened, and why.
 pub fn builtin(context: &Context<'_>) -> Rendered {
-    let Transition { job, from, to, seen_before, seen_at, skipped, late, .. } = context.transition;
+    let Transition { job, from, to, seen_before, seen_at, skipped, changed, late, .. } = context.transition;
     let kind = job.kind.as_deref().filter(|kind| !kind.is_empty()).unwrap_or("job");
     let reason = job.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
     let failed = *to == State::Is(Status::Failed);
     let stayed = span(seen_at.since(seen_before.unwrap_or(*seen_at)));
     let title = match reason {
+        _ if context.transition.is_change() => format!("{}: {kind}: {} changed", job.title(), changed.join(" and ")),
         _ if context.transition.is_stay() => format!("{}: {kind} has been {to} for {stayed}", job.title()),
         Some(reason) if failed => format!("{}: {reason}", job.title()),
         Some(_) | None => format!("{}: {kind} {from} → {to}", job.title()),
     };
+    let title = match context.burst {
+        Some(within) => format!("{} times within {}: {title}", context.alert.count, span(within)),
+        None => title,
+    };
     let mut body = match from {
+        _ if context.transition.is_change() => {
+            format!("{kind} of {} is {to}; new: {}.\n", job.title(), changed.join(", "))
+        }
         _ if context.transition.is_stay() => format!("{kind} of {} has been {to} for {stayed}.\n", job.title()),
         State::Unseen => format!("{kind} of {} was first seen in {to}.\n", job.title()),
         State::Is(_) | State::Gone => format!("{kind} of {} went from {from} to {to}.\n", job.title()),
@@ -225,7 +244,7 @@ pub fn builtin(context: &Context<'_>) -> Rendered {
 }
 
 fn value(context: &Context<'_>) -> Value {
-    let Context { transition, reason_class, rule, severity, source, alert, now } = context;
+    let Context { transition, reason_class, rule, severity, source, alert, held_back, burst: _, now } = context;
     let Job { id, instance_id, resource_id, resource_name, kind, status, reason, created_at, updated_at } =
         &*transition.job;
     let text = |field: &Option<Box<str>>| field.as_deref().unwrap_or_default().to_owned();
@@ -250,7 +269,7 @@ fn value(context: &Context<'_>) -> Value {
             severity => severity.as_str(), labels => rule.labels.iter().map(|(name, text)| (name.clone(), text.clone())).collect::<Value>(),
         },
         alert => context! {
-            id => alert.id.as_str(), count => alert.count, held_back => 0, first_seen => alert.first_seen.to_string(),
+            id => alert.id.as_str(), count => alert.count, held_back => held_back, first_seen => alert.first_seen.to_string(),
         },
         reason => text(reason),
         reason_class => Value::from(*reason_class),
@@ -295,6 +314,8 @@ impl Sample {
             severity: Severity::Critical,
             source: &self.source,
             alert: &self.alert,
+            held_back: 0,
+            burst: None,
             now: self.transition.seen_at,
         }
     }
@@ -337,10 +358,13 @@ fn sample(job: Job, labels: &Labels, known: bool) -> Sample {
             rule: rule.clone(),
             source: source.clone(),
             subject: job.id.clone(),
+            resource: None,
             severity: Severity::Critical,
             count: 1,
             first_seen: at,
             last_seen: at,
+            resolved: false,
+            told: Vec::new(),
         },
         rule: RuleFacts {
             id: rule,
@@ -357,6 +381,7 @@ fn sample(job: Job, labels: &Labels, known: bool) -> Sample {
             seen_before,
             seen_at: at,
             skipped: if known { Vec::new() } else { vec![Status::Running] },
+            changed: Vec::new(),
             late: !known,
             seq: 1,
         },

@@ -15,14 +15,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::model::alert::Alert;
-use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Verdict};
+use crate::model::alert::{Alert, Fate, Muted, Silence};
+use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Verdict};
 use crate::model::index::Index;
-use crate::model::job::Status;
-use crate::model::memory::{Memory, Sight};
-use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
-use crate::model::snapshot::Change;
+use crate::model::job::{Status, Text};
+use crate::model::memory::{Memory, Opened, Pacing, Sight};
+use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, SourceName};
+use crate::model::snapshot::{Change, Known};
 use crate::model::time::Timestamp;
+use crate::model::transition::Transition;
 
 /// Who opens a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,94 @@ pub struct Commit {
     pub sight: Sight,
     /// Deliveries that are owed from now on. One whose id is known already is the same one and is not written again.
     pub deliveries: Vec<Frozen>,
+    /// Notifications that wait to be told with others; known ones are not written again.
+    pub held: Vec<Held>,
+    /// Groups that gather.
+    pub groups: Vec<(ReceiverName, String, Opened)>,
+    /// Findings that nobody may be told of now, and those that are no longer kept as such.
+    pub muted: Vec<Muted>,
+    /// See [`Commit::muted`].
+    pub unmuted: Vec<AlertId>,
+    /// What came of each match.
+    pub fates: Vec<Fate>,
+}
+
+impl Commit {
+    /// A poll that changed nothing but the time of the last complete listing.
+    pub fn unchanged(source: SourceName, at: Timestamp) -> Self {
+        Self {
+            source,
+            at,
+            complete: true,
+            changes: Vec::new(),
+            alerts: Vec::new(),
+            sight: Sight::default(),
+            deliveries: Vec::new(),
+            held: Vec::new(),
+            groups: Vec::new(),
+            muted: Vec::new(),
+            unmuted: Vec::new(),
+            fates: Vec::new(),
+        }
+    }
+}
+
+/// Held notifications that are told now: in a digest, or one alone as it is.
+#[derive(Clone, Debug)]
+pub struct Gathered {
+    /// What is owed.
+    pub frozen: Frozen,
+    /// What is in it; none are held any more.
+    pub held: Vec<i64>,
+}
+
+/// What a command asks of the running agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Its number.
+    pub n: i64,
+    /// What: `reload`.
+    pub what: String,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether it was done.
+    pub accepted: bool,
+    /// In words.
+    pub text: String,
+}
+
+/// What is known of a job's past, for whoever asks why somebody was told or not.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// Every step, oldest first.
+    pub steps: Vec<Arc<Transition>>,
+    /// What came of the rules' matches.
+    pub fates: Vec<(Fate, Timestamp)>,
+    /// Where the job stands.
+    pub known: Option<Known>,
+}
+
+/// Which part of history to look at.
+#[derive(Clone, Debug, Default)]
+pub struct Span {
+    /// Only this source's.
+    pub source: Option<SourceName>,
+    /// From this time on.
+    pub since: Timestamp,
+    /// At most so many steps.
+    pub limit: usize,
+}
+
+/// A finding as people look at it, with the job it last spoke of.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The finding.
+    pub alert: Alert,
+    /// Its job, if it is still known.
+    pub known: Option<Known>,
 }
 
 /// Which jobs of a source to load.
@@ -94,6 +183,14 @@ pub struct Wanted {
     pub statuses: Vec<Status>,
     /// And those that are not gone and of which this says so.
     pub others: Option<Arc<Choice>>,
+    /// Besides the findings about those jobs, all of these rules …
+    pub wide: Vec<RuleId>,
+    /// … and those about jobs on these resources.
+    pub resources: Vec<Text>,
+    /// Steps since then, as [`Memory::recent`].
+    pub recent: Option<Timestamp>,
+    /// The time: silences that are over are not wanted.
+    pub now: Timestamp,
 }
 
 /// Whether a job with this id is wanted.
@@ -276,6 +373,48 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// One delivery with everything about it.
     async fn dossier(&self, id: &DeliveryId) -> Result<Option<Dossier>, Error>;
+
+    /// What is known of how fast receivers are told; for each, since when its messages count.
+    async fn pacing(&self, receivers: Vec<(ReceiverName, Timestamp)>, now: Timestamp) -> Result<Pacing, Error>;
+
+    /// What is held for a receiver and due, in the order it was held, with the numbers to name it by.
+    async fn held(&self, receiver: &ReceiverName, now: Timestamp, limit: usize) -> Result<Vec<(i64, Held)>, Error>;
+
+    /// Who has something held, and when the first of it is due.
+    async fn holding(&self) -> Result<Vec<(ReceiverName, Timestamp)>, Error>;
+
+    /// Makes deliveries of what is held, all of them or none. Their groups go on gathering from `now`.
+    async fn gathered(&self, gathered: Vec<Gathered>, now: Timestamp) -> Result<(), Error>;
+
+    /// Silences that are not over, in the order they end.
+    async fn silences(&self, now: Timestamp) -> Result<Vec<Silence>, Error>;
+
+    /// Writes a silence, in place of an earlier one with its id.
+    async fn silence(&self, silence: Silence) -> Result<(), Error>;
+
+    /// Findings that are not over, the newest first.
+    async fn findings(&self, limit: usize) -> Result<Vec<Finding>, Error>;
+
+    /// A job's past. Without a source, of whatever source has it.
+    async fn past(&self, source: Option<SourceName>, job: &str) -> Result<Past, Error>;
+
+    /// Steps of a part of history, oldest first.
+    async fn history(&self, span: Span) -> Result<Vec<Arc<Transition>>, Error>;
+
+    /// What came of matches since then, with the title of the message that told it, if one did.
+    async fn fates(&self, since: Timestamp) -> Result<Vec<(Fate, Option<String>)>, Error>;
+
+    /// Asks the running agent for something. Returns the request's number.
+    async fn ask(&self, what: &str, now: Timestamp) -> Result<i64, Error>;
+
+    /// Requests that nobody answered, and that are not older than a minute.
+    async fn requests(&self, now: Timestamp) -> Result<Vec<Request>, Error>;
+
+    /// Answers a request.
+    async fn answer(&self, n: i64, answer: Answer, now: Timestamp) -> Result<(), Error>;
+
+    /// The answer to a request, when there is one.
+    async fn answered(&self, n: i64) -> Result<Option<Answer>, Error>;
 
     /// Makes deliveries due now. Returns the ids it did that to.
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error>;

@@ -1,13 +1,20 @@
 //! A store that knows nothing: for rehearsals before there is a state. It refuses to keep anything.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use super::{Again, Commit, Delivery, Dossier, Error, Filter, Record, Store, Told, Trouble, Wanted};
-use crate::model::delivery::Claimed;
+use super::{
+    Again, Answer, Commit, Delivery, Dossier, Error, Filter, Finding, Gathered, Past, Record, Request, Span, Store,
+    Told, Trouble, Wanted,
+};
+use crate::model::alert::{Fate, Silence};
+use crate::model::delivery::{Claimed, Held};
 use crate::model::index::Index;
-use crate::model::memory::{Memory, Sight};
+use crate::model::memory::{Memory, Pacing, Sight};
 use crate::model::name::{DeliveryId, ReceiverName, SourceName};
 use crate::model::time::Timestamp;
+use crate::model::transition::Transition;
 
 #[derive(Debug)]
 pub(super) struct Nothing;
@@ -67,6 +74,62 @@ impl Store for Nothing {
     }
 
     async fn dossier(&self, _: &DeliveryId) -> Result<Option<Dossier>, Error> {
+        Ok(None)
+    }
+
+    async fn pacing(&self, _: Vec<(ReceiverName, Timestamp)>, _: Timestamp) -> Result<Pacing, Error> {
+        Ok(Pacing::default())
+    }
+
+    async fn held(&self, _: &ReceiverName, _: Timestamp, _: usize) -> Result<Vec<(i64, Held)>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn holding(&self) -> Result<Vec<(ReceiverName, Timestamp)>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn gathered(&self, _: Vec<Gathered>, _: Timestamp) -> Result<(), Error> {
+        refuse()
+    }
+
+    async fn silences(&self, _: Timestamp) -> Result<Vec<Silence>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn silence(&self, _: Silence) -> Result<(), Error> {
+        refuse()
+    }
+
+    async fn findings(&self, _: usize) -> Result<Vec<Finding>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn past(&self, _: Option<SourceName>, _: &str) -> Result<Past, Error> {
+        Ok(Past::default())
+    }
+
+    async fn history(&self, _: Span) -> Result<Vec<Arc<Transition>>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn fates(&self, _: Timestamp) -> Result<Vec<(Fate, Option<String>)>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn ask(&self, _: &str, _: Timestamp) -> Result<i64, Error> {
+        refuse()
+    }
+
+    async fn requests(&self, _: Timestamp) -> Result<Vec<Request>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn answer(&self, _: i64, _: Answer, _: Timestamp) -> Result<(), Error> {
+        refuse()
+    }
+
+    async fn answered(&self, _: i64) -> Result<Option<Answer>, Error> {
         Ok(None)
     }
 

@@ -20,15 +20,20 @@ use rusqlite::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+mod finding;
+mod pace;
+mod past;
+
 use super::{
-    Access, Again, AttemptRow, Commit, Delivery, Dossier, Error, Filter, Record, Store, Told, Trouble, Wanted,
+    Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Error, Filter, Finding, Gathered, Past, Record,
+    Request, Span, Store, Told, Trouble, Wanted,
 };
-use crate::model::alert::{Alert, Severity};
-use crate::model::delivery::{Claimed, DeliveryState, Frozen, Lane, Verdict};
+use crate::model::alert::{Fate, Silence};
+use crate::model::delivery::{Claimed, DeliveryState, Frozen, Held, Lane, Verdict};
 use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
-use crate::model::memory::{Memory, Sight};
-use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, SourceName};
+use crate::model::memory::{Memory, Pacing, Sight};
+use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::snapshot::{Change, Known, Snapshot};
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
@@ -36,7 +41,8 @@ use crate::model::transition::Transition;
 /// `JobW`: how a state is told from any other SQLite file.
 const APPLICATION_ID: i64 = 0x4a6f_6257;
 /// Each step takes a state from version *n* to *n + 1*.
-const MIGRATIONS: &[&str] = &[include_str!("schema/sqlite-1.sql"), include_str!("schema/sqlite-2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema/sqlite-1.sql"), include_str!("schema/sqlite-2.sql"), include_str!("schema/sqlite-3.sql")];
 /// How long another process's short transaction is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that may wait for the writer; more and the asker waits.
@@ -46,6 +52,8 @@ const WAL_BYTES_MAX: i64 = 64 << 20;
 
 /// With more jobs than this, reading all of a source's rows once is cheaper than looking each up.
 const SCAN_FROM: usize = 500;
+/// Steps that are loaded to count bursts; a burst is large enough long before that.
+const RECENT_MAX: usize = 50_000;
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -277,7 +285,12 @@ impl Store for Sqlite {
     async fn commit(&self, commit: Commit) -> Result<usize, Error> {
         self.run(move |connection| {
             // A poll that found nothing new only moves the time it was made at: no promise hangs on that.
-            let idle = commit.changes.is_empty() && commit.alerts.is_empty() && commit.deliveries.is_empty();
+            let idle = commit.changes.is_empty()
+                && commit.alerts.is_empty()
+                && commit.deliveries.is_empty()
+                && commit.held.is_empty()
+                && commit.muted.is_empty()
+                && commit.unmuted.is_empty();
             if idle {
                 connection.pragma_update(None, "synchronous", "NORMAL")?;
             }
@@ -422,6 +435,106 @@ impl Store for Sqlite {
         .await
     }
 
+    async fn pacing(&self, receivers: Vec<(ReceiverName, Timestamp)>, now: Timestamp) -> Result<Pacing, Error> {
+        self.run(move |connection| pace::pacing(connection, &receivers, now)).await
+    }
+
+    async fn held(&self, receiver: &ReceiverName, now: Timestamp, limit: usize) -> Result<Vec<(i64, Held)>, Error> {
+        let receiver = receiver.clone();
+        self.run(move |connection| pace::held(connection, &receiver, now, limit)).await
+    }
+
+    async fn holding(&self) -> Result<Vec<(ReceiverName, Timestamp)>, Error> {
+        self.run(|connection| {
+            let mut select =
+                connection.prepare_cached("SELECT receiver, min(due_at) AS due_at FROM held GROUP BY receiver")?;
+            let row = |row: &Row<'_>| Ok((ReceiverName::from(row.get::<_, String>(0)?), instant(row, "due_at")?));
+            select.query_map([], row)?.collect()
+        })
+        .await
+    }
+
+    async fn gathered(&self, gathered: Vec<Gathered>, now: Timestamp) -> Result<(), Error> {
+        self.run(move |connection| pace::gathered(connection, &gathered, now)).await
+    }
+
+    async fn silences(&self, now: Timestamp) -> Result<Vec<Silence>, Error> {
+        self.run(move |connection| finding::silences(connection, now)).await
+    }
+
+    async fn silence(&self, silence: Silence) -> Result<(), Error> {
+        self.run(move |connection| finding::write_silence(connection, &silence)).await
+    }
+
+    async fn findings(&self, limit: usize) -> Result<Vec<Finding>, Error> {
+        self.run(move |connection| {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let alerts = finding::alerts(connection, "NOT resolved ORDER BY last_seen DESC, id LIMIT ?1", &[&limit])?;
+            let mut job = connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND id = ?2")?;
+            let with_job = |alert: crate::model::alert::Alert| {
+                let row = job.query_row([alert.source.as_str(), alert.subject.as_str()], known).optional()?;
+                Ok(Finding { alert, known: row.map(|(_, known)| known) })
+            };
+            alerts.into_iter().map(with_job).collect()
+        })
+        .await
+    }
+
+    async fn past(&self, source: Option<SourceName>, job: &str) -> Result<Past, Error> {
+        let job = job.to_owned();
+        self.run(move |connection| past::past(connection, source.as_ref(), &job)).await
+    }
+
+    async fn history(&self, span: Span) -> Result<Vec<std::sync::Arc<Transition>>, Error> {
+        self.run(move |connection| past::history(connection, &span)).await
+    }
+
+    async fn fates(&self, since: Timestamp) -> Result<Vec<(Fate, Option<String>)>, Error> {
+        self.run(move |connection| past::fates(connection, since)).await
+    }
+
+    async fn ask(&self, what: &str, now: Timestamp) -> Result<i64, Error> {
+        let what = what.to_owned();
+        self.run(move |connection| {
+            connection.execute("DELETE FROM request WHERE asked_at < ?1 - 86400000000", [now.micros()])?;
+            connection.execute("INSERT INTO request (what, asked_at) VALUES (?1, ?2)", params![what, now.micros()])?;
+            Ok(connection.last_insert_rowid())
+        })
+        .await
+    }
+
+    async fn requests(&self, now: Timestamp) -> Result<Vec<Request>, Error> {
+        self.run(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT n, what FROM request WHERE answered_at IS NULL AND asked_at > ?1 - 60000000 ORDER BY n",
+                )?
+                .query_map([now.micros()], |row| Ok(Request { n: row.get(0)?, what: row.get(1)? }))?
+                .collect()
+        })
+        .await
+    }
+
+    async fn answer(&self, n: i64, answer: Answer, now: Timestamp) -> Result<(), Error> {
+        self.run(move |connection| {
+            connection
+                .prepare_cached("UPDATE request SET answered_at = ?2, accepted = ?3, answer = ?4 WHERE n = ?1")?
+                .execute(params![n, now.micros(), answer.accepted, answer.text])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn answered(&self, n: i64) -> Result<Option<Answer>, Error> {
+        self.run(move |connection| {
+            connection
+                .prepare_cached("SELECT accepted, answer FROM request WHERE n = ?1 AND answered_at IS NOT NULL")?
+                .query_row([n], |row| Ok(Answer { accepted: row.get(0)?, text: row.get(1)? }))
+                .optional()
+        })
+        .await
+    }
+
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error> {
         self.run(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -469,7 +582,7 @@ fn load(connection: &Connection, source: &SourceName, wanted: &Wanted) -> rusqli
         }
     }
     let snapshot = Snapshot { jobs: HashMap::new(), complete_at };
-    let mut memory = Memory { snapshot, timed: HashMap::new(), alerts: HashMap::new(), sight };
+    let mut memory = Memory { snapshot, sight, ..Memory::default() };
     for status in &wanted.statuses {
         let mut timed =
             connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND status = ?2 AND NOT gone")?;
@@ -478,7 +591,30 @@ fn load(connection: &Connection, source: &SourceName, wanted: &Wanted) -> rusqli
             memory.timed.insert(id, known);
         }
     }
+    memory.silences = finding::silences(connection, wanted.now)?;
+    memory.muted = finding::muted(connection, source)?;
+    let mut job = connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND id = ?2")?;
+    for muted in &memory.muted {
+        let row = job.query_row([source.as_str(), muted.transition.job.id.as_str()], known).optional()?;
+        memory.timed.extend(row);
+    }
+    if let Some(since) = wanted.recent {
+        let span = Span { source: Some(source.clone()), since, limit: RECENT_MAX };
+        memory.recent = past::history(connection, &span)?;
+    }
     let subjects: HashSet<JobId> = ids.iter().chain(memory.timed.keys()).cloned().collect();
+    let mut found = Vec::new();
+    for rule in &wanted.wide {
+        found.extend(finding::alerts(connection, "source = ?1 AND rule = ?2", &[&source.as_str(), &rule.as_str()])?);
+    }
+    for resource in &wanted.resources {
+        let condition = "source = ?1 AND resource = ?2 AND NOT resolved";
+        found.extend(finding::alerts(connection, condition, &[&source.as_str(), resource])?);
+    }
+    for muted in &memory.muted {
+        found.extend(finding::alerts(connection, "id = ?1", &[&muted.alert.as_str()])?);
+    }
+    memory.alerts.extend(found.into_iter().map(|alert| (alert.id.clone(), alert)));
     if subjects.len() > SCAN_FROM {
         let mut jobs = connection.prepare_cached("SELECT * FROM job WHERE source = ?1")?;
         for row in jobs.query_map([source.as_str()], known)? {
@@ -487,25 +623,17 @@ fn load(connection: &Connection, source: &SourceName, wanted: &Wanted) -> rusqli
                 memory.snapshot.jobs.insert(id, known);
             }
         }
-        let mut alerts = connection.prepare_cached("SELECT * FROM alert WHERE source = ?1")?;
-        for row in alerts.query_map([source.as_str()], alert)? {
-            let (id, alert) = row?;
-            if subjects.contains(&alert.subject) {
-                memory.alerts.insert(id, alert);
-            }
-        }
+        let every = finding::alerts(connection, "source = ?1", &[&source.as_str()])?;
+        let about = every.into_iter().filter(|alert| subjects.contains(&alert.subject));
+        memory.alerts.extend(about.map(|alert| (alert.id.clone(), alert)));
         return Ok(memory);
     }
-    let mut job = connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND id = ?2")?;
-    let mut alerts = connection.prepare_cached("SELECT * FROM alert WHERE source = ?1 AND subject = ?2")?;
     for id in ids {
         memory.snapshot.jobs.extend(job.query_row([source.as_str(), id.as_str()], known).optional()?);
     }
     for id in subjects {
-        for found in alerts.query_map([source.as_str(), id.as_str()], alert)? {
-            let (id, alert) = found?;
-            memory.alerts.insert(id, alert);
-        }
+        let found = finding::alerts(connection, "source = ?1 AND subject = ?2", &[&source.as_str(), &id.as_str()])?;
+        memory.alerts.extend(found.into_iter().map(|alert| (alert.id.clone(), alert)));
     }
     Ok(memory)
 }
@@ -555,21 +683,6 @@ fn known(row: &Row<'_>) -> rusqlite::Result<(JobId, Known)> {
     Ok((id, known))
 }
 
-fn alert(row: &Row<'_>) -> rusqlite::Result<(AlertId, Alert)> {
-    let id = AlertId::from(row.get::<_, String>("id")?);
-    let alert = Alert {
-        id: id.clone(),
-        rule: RuleId::from(row.get::<_, String>("rule")?),
-        source: SourceName::from(row.get::<_, String>("source")?),
-        subject: JobId::from(row.get::<_, String>("subject")?),
-        severity: row.get::<_, String>("severity")?.parse().unwrap_or(Severity::Warning),
-        count: row.get("count")?,
-        first_seen: instant(row, "first_seen")?,
-        last_seen: instant(row, "last_seen")?,
-    };
-    Ok((id, alert))
-}
-
 fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     Ok(Delivery {
         id: DeliveryId::from(row.get::<_, String>("id")?),
@@ -605,8 +718,14 @@ fn write_commit(connection: &mut Connection, commit: &Commit) -> rusqlite::Resul
         write_change(&transaction, &commit.source, change)?;
     }
     for alert in &commit.alerts {
-        write_alert(&transaction, alert)?;
+        finding::write_alert(&transaction, alert)?;
     }
+    finding::write_muted(&transaction, &commit.muted, &commit.unmuted)?;
+    finding::write_fates(&transaction, &commit.fates, commit.at)?;
+    for group in &commit.groups {
+        pace::write_group(&transaction, group)?;
+    }
+    pace::write_held(&transaction, &commit.held)?;
     let written = write_deliveries(&transaction, &commit.deliveries)?;
     transaction.commit()?;
     Ok(written)
@@ -658,49 +777,17 @@ fn write_change(connection: &Connection, source: &SourceName, change: &Change) -
 }
 
 fn write_transition(connection: &Connection, transition: &Transition) -> rusqlite::Result<()> {
-    let Transition { id, source, job, from, to, seen_before, seen_at, skipped, late, seq } = transition;
     connection
         .prepare_cached(
             "INSERT INTO transition (id, source, job_id, seq, from_state, to_state, seen_before, seen_at, skipped, late, job)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING",
         )?
-        .execute(params![
-            id.as_str(),
-            source.as_str(),
-            job.id.as_str(),
-            seq,
-            from.to_string(),
-            to.to_string(),
-            seen_before.map(Timestamp::micros),
-            seen_at.micros(),
-            json(skipped),
-            late,
-            json(&**job),
-        ])?;
+        .execute(rusqlite::params_from_iter(past::step_columns(transition)))?;
     Ok(())
 }
 
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("strings and lists of strings are always JSON")
-}
-
-fn write_alert(connection: &Connection, alert: &Alert) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT OR REPLACE INTO alert (id, rule, source, subject, severity, count, first_seen, last_seen)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?
-        .execute(params![
-            alert.id.as_str(),
-            alert.rule.as_str(),
-            alert.source.as_str(),
-            alert.subject.as_str(),
-            alert.severity.as_str(),
-            alert.count,
-            alert.first_seen.micros(),
-            alert.last_seen.micros(),
-        ])?;
-    Ok(())
 }
 
 /// Returns how many were new.
@@ -740,6 +827,13 @@ fn claim(
              AND (claim_until IS NULL OR claim_until <= ?2)
              AND NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
                              AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
+             AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.receiver = d.receiver AND m.source = d.source
+                             AND m.subject = d.subject AND m.delivery < d.n)
+             AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.delivery = d.n AND (
+                             EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = m.receiver AND e.source = m.source
+                                     AND e.subject = m.subject AND e.state = 'pending' AND e.n < d.n)
+                             OR EXISTS (SELECT 1 FROM member AS o WHERE o.receiver = m.receiver AND o.source = m.source
+                                        AND o.subject = m.subject AND o.delivery < d.n)))
              ORDER BY due_at, n LIMIT ?3",
         )?
         .query_map(params![receiver.as_str(), now.micros(), i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
@@ -819,6 +913,9 @@ fn write_attempt(connection: &Connection, record: &Record) -> rusqlite::Result<b
         )
         .optional()?;
     let Some(n) = n else { return Ok(false) };
+    if ended_at.is_some() {
+        connection.prepare_cached("DELETE FROM member WHERE delivery = ?1")?.execute([n])?;
+    }
     connection
         .prepare_cached(
             "INSERT INTO attempt (delivery, number, at, took, outcome, detail)

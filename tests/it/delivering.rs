@@ -37,7 +37,7 @@ impl Stage {
         let (config, report) = config::load(&world.path("jobwatch.toml"), Purpose::Run);
         assert!(!report.has_errors(), "{:?}", report.lines().collect::<Vec<_>>());
         let config = config.unwrap();
-        let (rules, report) = config::rules(&config.rules, Some(&config.names));
+        let (rules, report) = config::rules(&config.rules, Some(&config.known));
         assert!(!report.has_errors());
         let store = store::open(&config.state, Access::Agent).await.unwrap();
         let clock = Clock::manual(START);

@@ -23,6 +23,7 @@ async fn goes_wrong(fault: Fault, line: &str, kind: &str) {
     let received = soon("the webhook", world.inbox.next(0)).await;
     let body: Value = serde_json::from_slice(&received.body).unwrap();
     assert_eq!((&body["subject"], &body["data"]["reason"]), (&"j042".into(), &"real".into()));
+    service.logged(" transition ").await;
     let log = service.log();
     let steps: Vec<&str> = log.lines().filter(|line| line.contains(" transition ")).collect();
     let real: Vec<&&str> = steps.iter().filter(|line| !line.contains("shift-") && !line.contains("tail-")).collect();

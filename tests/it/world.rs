@@ -79,6 +79,8 @@ impl World {
     /// A configuration with more keys for its source and for `oncall`.
     pub(crate) fn config(&self, source: &str, oncall: &str) -> String {
         let Self { cloud, mail, .. } = self;
+        // Most stories look at every message; those about storms say how many are too many.
+        let rate = if oncall.contains("rate =") { "" } else { "rate = \"unlimited\"" };
         format!(
             r#"[agent]
 state = "sqlite:state.db"
@@ -97,6 +99,7 @@ kind = "webhook"
 url = {{ file = "url" }}
 secret = {{ file = "secret" }}
 allow_targets = ["127.0.0.1"]
+{rate}
 {oncall}
 
 [receiver.ops]

@@ -13,7 +13,7 @@ use crate::deliver::tame;
 use crate::model::alert::Severity;
 use crate::model::delivery::{Frozen, Lane, Owed};
 use crate::model::name::{SourceName, derive};
-use crate::model::notification::{JobTopic, Notification, Topic};
+use crate::model::notification::{Event, JobTopic, Notification, Topic};
 use crate::model::time::span;
 use crate::model::transition::Transition;
 
@@ -115,14 +115,17 @@ fn stem(notification: &Notification) -> String {
             let kind = job.kind.as_deref().unwrap_or("job");
             format!("{}: {kind}", job.title())
         }
-        Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => notification.title.clone(),
+        Topic::Digest(_) | Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => notification.title.clone(),
     }
 }
 
 fn state(notification: &Notification) -> String {
     match &notification.topic {
+        Topic::Job(_) if notification.event == Event::AlertResolved => "RESOLVED".into(),
         Topic::Job(topic) => topic.transition.to.to_string().to_uppercase(),
-        Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => notification.severity.as_str().to_uppercase(),
+        Topic::Digest(_) | Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => {
+            notification.severity.as_str().to_uppercase()
+        }
     }
 }
 
@@ -142,6 +145,7 @@ fn facts(owed: &Owed) -> Vec<(&'static str, String)> {
                 vec![("Sources", names.join(", "))]
             }
         },
+        Topic::Digest(entries) => vec![("Jobs", entries.len().to_string())],
         Topic::Probe(name) => vec![("Receiver", name.to_string())],
         Topic::Receiver { name, why, delivery, .. } => {
             vec![("Receiver", name.to_string()), ("Answer", why.clone()), ("Undelivered", delivery.1.clone())]

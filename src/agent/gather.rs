@@ -1,0 +1,123 @@
+//! Telling what is held: messages that wait for their group, or for the receiver's rate, put into digests when they are due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Agent;
+use super::observer::Seen;
+use super::pulse::Heart;
+use super::shutdown::Shutdown;
+use crate::model::delivery::{Held, Owed};
+use crate::model::memory::Pacing;
+use crate::model::name::ReceiverName;
+use crate::model::time::Timestamp;
+use crate::plan::{DIGEST_MAX, Paced, Plan, Rate, gather, pace};
+use crate::store::{self, Gathered};
+
+/// What is held is looked at this often without a nudge: a rate that is used up has room again after a while.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// While nothing is held.
+const IDLE: Duration = Duration::from_secs(5);
+/// Digests that are made of one receiver's held messages at one look.
+const DIGESTS_MAX: usize = 10;
+
+/// Gathers until the agent stops.
+pub(super) async fn run(agent: Arc<Agent>, shutdown: Shutdown, heart: Heart) {
+    loop {
+        heart.beat(IDLE);
+        let next = agent.gather_due().await;
+        let wait =
+            next.map_or(IDLE, |due| due.since(agent.shared.clock.now()).clamp(Duration::from_millis(10), LOOK_EVERY));
+        tokio::select! {
+            () = agent.gatherer.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+            () = shutdown.requested() => return,
+        }
+    }
+}
+
+impl Agent {
+    /// What a plan owes, sorted into what is told now and what is held.
+    pub(super) async fn pace(&self, plan: &Plan) -> Result<Paced, store::Error> {
+        if plan.owed.is_empty() {
+            return Ok(Paced::default());
+        }
+        let mut receivers: Vec<&ReceiverName> = plan.owed.iter().map(|owed| &owed.receiver).collect();
+        receivers.sort();
+        receivers.dedup();
+        let pacing = self.pacing(receivers.into_iter(), plan.at).await?;
+        Ok(pace(plan.owed.clone(), &pacing, &|receiver| self.rate(receiver), plan.at))
+    }
+
+    /// In its final wording each, should it be alone in the end.
+    pub(super) fn hold(&self, hold: Vec<(Owed, String, Timestamp)>) -> Vec<Held> {
+        let held = |(owed, group, due_at): (Owed, String, Timestamp)| {
+            let frozen = self.freeze(std::slice::from_ref(&owed)).pop()?;
+            let class = owed.pace.map(|pace| pace.class).unwrap_or_default();
+            let data = owed.notification.data();
+            Some(Held { frozen, severity: owed.notification.severity, class, group, due_at, data })
+        };
+        hold.into_iter().filter_map(held).collect()
+    }
+
+    /// Tells what is held and due, as far as the receivers' rates allow. Returns when to look again, if anything is held.
+    pub(super) async fn gather_due(&self) -> Option<Timestamp> {
+        let _turn = self.turns.lock().await;
+        let gathered = async {
+            let now = self.shared.clock.now();
+            let holding = self.shared.store.holding().await?;
+            for (receiver, _) in holding.iter().filter(|(_, due)| *due <= now) {
+                self.gather_for(receiver, now).await?;
+            }
+            self.shared.store.holding().await
+        };
+        match gathered.await {
+            Ok(holding) => {
+                holding.into_iter().filter(|(name, _)| self.lanes.contains_key(name)).map(|(_, due)| due).min()
+            }
+            Err(error) => {
+                self.shared.observer.see(&Seen::StoreFailed { doing: "gathering messages", error: &error });
+                Some(self.shared.clock.now().plus(LOOK_EVERY))
+            }
+        }
+    }
+
+    async fn gather_for(&self, receiver: &ReceiverName, now: Timestamp) -> Result<(), store::Error> {
+        // Those of a receiver that the configuration no longer has are kept.
+        if !self.lanes.contains_key(receiver) {
+            return Ok(());
+        }
+        let recent = self.pacing(std::iter::once(receiver), now).await?.recent.get(receiver).copied().unwrap_or(0);
+        let left = self.rate(receiver).map_or(DIGESTS_MAX, |rate| rate.count.saturating_sub(recent).min(DIGESTS_MAX));
+        if left == 0 {
+            return Ok(());
+        }
+        let (numbers, held): (Vec<i64>, Vec<Held>) =
+            self.shared.store.held(receiver, now, left * DIGEST_MAX).await?.into_iter().unzip();
+        let one = |(digest, positions): (Option<Owed>, Vec<usize>)| {
+            let frozen = match digest {
+                Some(owed) => self.freeze(std::slice::from_ref(&owed)).pop()?,
+                None => held.get(*positions.first()?)?.frozen.clone(),
+            };
+            Some(Gathered { frozen, held: positions.into_iter().filter_map(|at| numbers.get(at).copied()).collect() })
+        };
+        let gathered: Vec<Gathered> = gather(&held, left, now).into_iter().filter_map(one).collect();
+        self.shared.store.gathered(gathered, now).await?;
+        self.shared.nudges.nudge(receiver);
+        Ok(())
+    }
+
+    async fn pacing<'a>(
+        &self,
+        receivers: impl Iterator<Item = &'a ReceiverName>,
+        now: Timestamp,
+    ) -> Result<Pacing, store::Error> {
+        let since = |name: &ReceiverName| now.minus(self.rate(name).unwrap_or_default().per);
+        let receivers = receivers.map(|name| (name.clone(), since(name))).collect();
+        self.shared.store.pacing(receivers, now).await
+    }
+
+    fn rate(&self, receiver: &ReceiverName) -> Option<Rate> {
+        self.shared.receivers.get(receiver).and_then(|setup| setup.rate)
+    }
+}

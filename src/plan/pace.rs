@@ -1,0 +1,213 @@
+//! How fast a receiver is told: groups gather, and a receiver's rate holds. Nothing is dropped: what is held is kept, and
+//! told in a digest that names every job.
+//!
+//! A group tells its first notification, and the first of each reason class, at once; the others wait until the group has
+//! gathered. A receiver that would exceed its rate is told the first of each class; the others go into digests at once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use crate::model::alert::Severity;
+use crate::model::delivery::{Held, Lane, Owed};
+use crate::model::memory::{Opened, Pacing};
+use crate::model::name::{DeliveryId, JobId, ReceiverName, derive};
+use crate::model::notification::{Entry, Event, Notification, Topic};
+use crate::model::time::Timestamp;
+
+/// A digest names no more jobs than this; more make several.
+pub const DIGEST_MAX: usize = 1_000;
+/// Of a receiver's rate, this share (in tenths) is for single notifications once there are too many of them; the rest is
+/// left for digests.
+const SINGLE_TENTHS: usize = 7;
+/// A group that never stops remembers no more classes than this; those beyond it wait like any other.
+const CLASSES_MAX: usize = 100;
+/// More classes than this are counted, not named, in a digest's title.
+const TITLE_CLASSES_MAX: usize = 3;
+
+/// How many messages a receiver gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// At most so many …
+    pub count: usize,
+    /// … in this time.
+    pub per: Duration,
+}
+
+impl Default for Rate {
+    /// What a person can read.
+    fn default() -> Self {
+        Self { count: 10, per: Duration::from_secs(60) }
+    }
+}
+
+/// What becomes of the notifications of one plan.
+#[derive(Clone, Debug, Default)]
+pub struct Paced {
+    /// Told now.
+    pub send: Vec<Owed>,
+    /// Told later: with the group they wait for and the time.
+    pub hold: Vec<(Owed, String, Timestamp)>,
+    /// Groups that opened or learned.
+    pub groups: BTreeMap<(ReceiverName, String), Opened>,
+}
+
+/// Decides what is told now and what is held.
+pub fn pace(owed: Vec<Owed>, pacing: &Pacing, rate: &dyn Fn(&ReceiverName) -> Option<Rate>, now: Timestamp) -> Paced {
+    let mut paced = Paced::default();
+    let mut held = pacing.held.clone();
+    let mut single: HashMap<ReceiverName, Vec<Owed>> = HashMap::new();
+    let mut order: Vec<ReceiverName> = Vec::new();
+    for owed in owed {
+        let Some(wish) = owed.pace.clone() else {
+            paced.send.push(owed);
+            continue;
+        };
+        let lane = (owed.receiver.clone(), owed.lane.clone());
+        if let Some(due) = held.get(&lane).copied() {
+            paced.hold.push((owed, String::new(), due.max(now)));
+            continue;
+        }
+        if let Some((group, wait)) = wish.group
+            && let Some(until) = paced.join(&owed.receiver, &group, wait, &wish.class, pacing, now)
+        {
+            held.insert(lane, until);
+            paced.hold.push((owed, group, until));
+            continue;
+        }
+        if !single.contains_key(&owed.receiver) {
+            order.push(owed.receiver.clone());
+        }
+        single.entry(owed.receiver.clone()).or_default().push(owed);
+    }
+    for receiver in order {
+        let notifications = single.remove(&receiver).unwrap_or_default();
+        let left = rate(&receiver)
+            .map_or(usize::MAX, |rate| rate.count.saturating_sub(pacing.recent.get(&receiver).copied().unwrap_or(0)));
+        paced.brake(notifications, left, now);
+    }
+    paced
+}
+
+impl Paced {
+    /// When a notification is told with its group; `None` when it is told at once.
+    fn join(
+        &mut self,
+        receiver: &ReceiverName,
+        group: &str,
+        wait: Duration,
+        class: &str,
+        pacing: &Pacing,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let key = (receiver.clone(), group.to_owned());
+        let known = self.groups.get(&key).or_else(|| pacing.groups.get(&key));
+        match known.filter(|opened| opened.until > now) {
+            Some(opened) if opened.classes.contains(class) || opened.classes.len() >= CLASSES_MAX => Some(opened.until),
+            Some(opened) => {
+                let mut opened = opened.clone();
+                opened.classes.insert(class.to_owned());
+                self.groups.insert(key, opened);
+                None
+            }
+            None => {
+                let classes = BTreeSet::from([class.to_owned()]);
+                self.groups.insert(key, Opened { until: now.plus(wait), wait, classes });
+                None
+            }
+        }
+    }
+
+    /// All of them if the receiver's rate allows it; else the first of each class, and the others in digests.
+    fn brake(&mut self, notifications: Vec<Owed>, left: usize, now: Timestamp) {
+        if notifications.len() <= left {
+            self.send.extend(notifications);
+            return;
+        }
+        let mut single = (left * SINGLE_TENTHS / 10).max(usize::from(left > 1));
+        let mut classes: HashSet<String> = HashSet::new();
+        let mut held: HashSet<Lane> = HashSet::new();
+        for owed in notifications {
+            let class = owed.pace.as_ref().map_or(String::new(), |pace| pace.class.clone());
+            if single > 0 && !held.contains(&owed.lane) && classes.insert(class) {
+                single -= 1;
+                self.send.push(owed);
+            } else {
+                held.insert(owed.lane.clone());
+                self.hold.push((owed, String::new(), now));
+            }
+        }
+    }
+}
+
+/// Puts what is held and due into digests: those of one receiver, in the order they were held. Whatever has no room in
+/// `left` messages stays held. Of each digest, the positions of what is in it; one that is alone stays what it was.
+pub fn gather(held: &[Held], left: usize, now: Timestamp) -> Vec<(Option<Owed>, Vec<usize>)> {
+    let mut messages = Vec::new();
+    for (part, chunk) in held.chunks(DIGEST_MAX).enumerate().take(left) {
+        let positions: Vec<usize> = (part * DIGEST_MAX..part * DIGEST_MAX + chunk.len()).collect();
+        let owed = (chunk.len() > 1).then(|| digest(chunk, now));
+        messages.push((owed, positions));
+    }
+    messages
+}
+
+/// One message for many, with every job in it by name.
+fn digest(held: &[Held], now: Timestamp) -> Owed {
+    let receiver = held[0].frozen.receiver.clone();
+    let severity = held.iter().map(|held| held.severity).max().unwrap_or(Severity::Info);
+    let mut classes: Vec<(&str, Vec<&Held>)> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    for held in held {
+        let at = *known.entry(held.class.as_str()).or_insert_with(|| {
+            classes.push((held.class.as_str(), Vec::new()));
+            classes.len() - 1
+        });
+        classes[at].1.push(held);
+    }
+    // Most first; equal ones as they came.
+    classes.sort_by_key(|(_, held)| std::cmp::Reverse(held.len()));
+    let name = |class: &str| if class.is_empty() { "no reason given".to_owned() } else { class.to_owned() };
+    let mut named: Vec<String> = classes
+        .iter()
+        .take(TITLE_CLASSES_MAX)
+        .map(|(class, held)| format!("{}× {}", held.len(), name(class).chars().take(80).collect::<String>()))
+        .collect();
+    if classes.len() > TITLE_CLASSES_MAX {
+        named.push(format!("{} other causes", classes.len() - TITLE_CLASSES_MAX));
+    }
+    let mut body = String::new();
+    for (class, held) in &classes {
+        body += &format!("{}× {}\n", held.len(), name(class));
+        for held in held {
+            let lane = &held.frozen.lane;
+            let source = lane.source.as_ref().map_or("", |source| source.as_str());
+            body += &format!("  {} [{source} {}]\n", held.frozen.title, lane.subject);
+        }
+    }
+    let tally = match held.iter().map(|held| &held.frozen.lane).collect::<HashSet<_>>().len() {
+        1 => "1 job".to_owned(),
+        jobs => format!("{jobs} jobs"),
+    };
+    let ids: Vec<&str> = held.iter().map(|held| held.frozen.id.as_str()).collect();
+    let entry =
+        |held: &Held| Entry { title: held.frozen.title.clone(), class: held.class.clone(), data: held.data.clone() };
+    let notification = Notification {
+        event: Event::Digest,
+        time: now,
+        severity,
+        title: format!("{tally}: {}", named.join(", ")),
+        body: body.trim_end().to_owned(),
+        topic: Topic::Digest(held.iter().map(entry).collect()),
+    };
+    let mut parts = vec!["jobwatch/digest/v1", receiver.as_str()];
+    parts.extend(ids);
+    let id = DeliveryId::from(derive("msg", &parts));
+    Owed {
+        // In order with everything about each job in it, and with no other digest.
+        lane: Lane { source: None, subject: JobId::from(format!("digest/{id}")) },
+        id,
+        receiver,
+        notification,
+        pace: None,
+    }
+}

@@ -1,0 +1,168 @@
+//! Gathering in SQLite: what is held, what groups have gathered, how much was said lately.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
+
+use super::finding::severity;
+use super::{instant, json};
+use crate::model::delivery::{Frozen, Held, Lane};
+use crate::model::memory::{Opened, Pacing};
+use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
+use crate::model::time::Timestamp;
+use crate::store::Gathered;
+
+pub(super) fn pacing(
+    connection: &Connection,
+    receivers: &[(ReceiverName, Timestamp)],
+    now: Timestamp,
+) -> rusqlite::Result<Pacing> {
+    let mut pacing = Pacing::default();
+    // The agent's own affairs have no source and do not count; a digest has none either, and does.
+    let mut recent = connection.prepare_cached(
+        "SELECT count(*) FROM delivery WHERE receiver = ?1 AND created_at > ?2 AND (source != '' OR subject LIKE 'digest/%')",
+    )?;
+    let mut held = connection.prepare_cached(
+        "SELECT source, subject, max(due_at) AS due_at FROM held WHERE receiver = ?1 GROUP BY source, subject",
+    )?;
+    let mut groups = connection.prepare_cached("SELECT * FROM gathering WHERE receiver = ?1 AND until > ?2")?;
+    for (receiver, since) in receivers {
+        let count: i64 = recent.query_row(params![receiver.as_str(), since.micros()], |row| row.get(0))?;
+        pacing.recent.insert(receiver.clone(), usize::try_from(count).unwrap_or(0));
+        for row in held.query_map([receiver.as_str()], |row| Ok((lane(row)?, instant(row, "due_at")?)))? {
+            let (lane, due) = row?;
+            pacing.held.insert((receiver.clone(), lane), due);
+        }
+        let opened = |row: &Row<'_>| Ok((row.get::<_, String>("grp")?, opened(row)?));
+        for row in groups.query_map(params![receiver.as_str(), now.micros()], opened)? {
+            let (group, opened) = row?;
+            pacing.groups.insert((receiver.clone(), group), opened);
+        }
+    }
+    Ok(pacing)
+}
+
+fn lane(row: &Row<'_>) -> rusqlite::Result<Lane> {
+    let source: String = row.get("source")?;
+    Ok(Lane {
+        source: Some(source).filter(|source| !source.is_empty()).map(SourceName::from),
+        subject: JobId::from(row.get::<_, String>("subject")?),
+    })
+}
+
+fn opened(row: &Row<'_>) -> rusqlite::Result<Opened> {
+    let classes: BTreeSet<String> = serde_json::from_str(&row.get::<_, String>("classes")?).unwrap_or_default();
+    let wait = Duration::from_micros(u64::try_from(row.get::<_, i64>("wait")?).unwrap_or(0));
+    Ok(Opened { until: instant(row, "until")?, wait, classes })
+}
+
+pub(super) fn write_group(
+    connection: &Connection,
+    (receiver, group, opened): &(ReceiverName, String, Opened),
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO gathering (receiver, grp, until, wait, classes) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            receiver.as_str(),
+            group,
+            opened.until.micros(),
+            i64::try_from(opened.wait.as_micros()).unwrap_or(i64::MAX),
+            json(&opened.classes),
+        ])?;
+    Ok(())
+}
+
+pub(super) fn write_held(connection: &Connection, held: &[Held]) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO held (id, receiver, source, subject, event, title, created_at, payload, severity, class, grp, due_at, data)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
+         WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE id = ?1) ON CONFLICT (id) DO NOTHING",
+    )?;
+    for Held { frozen, severity, class, group, due_at, data } in held {
+        insert.execute(params![
+            frozen.id.as_str(),
+            frozen.receiver.as_str(),
+            frozen.lane.source.as_ref().map_or("", SourceName::as_str),
+            frozen.lane.subject.as_str(),
+            frozen.event,
+            frozen.title,
+            frozen.created_at.micros(),
+            frozen.payload,
+            severity.as_str(),
+            class,
+            group,
+            due_at.micros(),
+            data.to_string(),
+        ])?;
+    }
+    Ok(())
+}
+
+pub(super) fn held(
+    connection: &Connection,
+    receiver: &ReceiverName,
+    now: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<(i64, Held)>> {
+    connection
+        .prepare_cached("SELECT * FROM held WHERE receiver = ?1 AND due_at <= ?2 ORDER BY n LIMIT ?3")?
+        .query_map(params![receiver.as_str(), now.micros(), i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+            let frozen = Frozen {
+                id: DeliveryId::from(row.get::<_, String>("id")?),
+                receiver: receiver.clone(),
+                lane: lane(row)?,
+                event: row.get("event")?,
+                title: row.get("title")?,
+                created_at: instant(row, "created_at")?,
+                payload: row.get("payload")?,
+            };
+            let held = Held {
+                frozen,
+                severity: severity(row)?,
+                class: row.get("class")?,
+                group: row.get("grp")?,
+                due_at: instant(row, "due_at")?,
+                data: serde_json::from_str(&row.get::<_, String>("data")?).unwrap_or_default(),
+            };
+            Ok((row.get("n")?, held))
+        })?
+        .collect()
+}
+
+pub(super) fn gathered(connection: &mut Connection, gathered: &[Gathered], now: Timestamp) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for Gathered { frozen, held } in gathered {
+        super::write_deliveries(&transaction, std::slice::from_ref(frozen))?;
+        let n: i64 = transaction
+            .prepare_cached("SELECT n FROM delivery WHERE id = ?1")?
+            .query_row([frozen.id.as_str()], |row| row.get(0))?;
+        for one in held {
+            let taken: Option<(String, String, String, String)> = transaction
+                .prepare_cached("DELETE FROM held WHERE n = ?1 RETURNING id, source, subject, grp")?
+                .query_row([one], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+                .optional()?;
+            let Some((id, source, subject, group)) = taken else { continue };
+            if id != frozen.id.as_str() {
+                transaction
+                    .prepare_cached(
+                        "INSERT OR IGNORE INTO member (delivery, receiver, source, subject) VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute(params![n, frozen.receiver.as_str(), source, subject])?;
+                for table in ["told", "fate"] {
+                    transaction
+                        .prepare_cached(&format!("UPDATE {table} SET delivery = ?2 WHERE delivery = ?1"))?
+                        .execute([id.as_str(), frozen.id.as_str()])?;
+                }
+            }
+            // A group that had something to tell goes on gathering.
+            transaction
+                .prepare_cached("UPDATE gathering SET until = ?3 + wait WHERE receiver = ?1 AND grp = ?2")?
+                .execute(params![frozen.receiver.as_str(), group, now.micros()])?;
+        }
+    }
+    transaction.prepare_cached("DELETE FROM gathering WHERE until < ?1 - 86400000000")?.execute([now.micros()])?;
+    transaction.commit()
+}
