@@ -24,7 +24,7 @@ mod pace;
 mod rehearsal;
 mod sight;
 
-pub use pace::{DIGEST_MAX, Paced, Rate, gather, pace};
+pub use pace::{DIGEST_MAX, Paced, Rate, digests, gather, pace};
 pub use rehearsal::{Disagreement, rehearse};
 pub use sight::{Outlook, SelfWatch, View, lookout};
 

@@ -7,6 +7,7 @@
 mod nothing;
 mod sqlite;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,9 +19,9 @@ use serde::Serialize;
 use crate::model::alert::{Alert, Fate, Muted, Silence};
 use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Verdict};
 use crate::model::index::Index;
-use crate::model::job::{Status, Text};
+use crate::model::job::{Job, Status, Text};
 use crate::model::memory::{Memory, Opened, Pacing, Sight};
-use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, SourceName};
+use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::snapshot::{Change, Known};
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
@@ -183,9 +184,11 @@ pub struct Wanted {
     pub statuses: Vec<Status>,
     /// And those that are not gone and of which this says so.
     pub others: Option<Arc<Choice>>,
-    /// Besides the findings about those jobs, all of these rules …
-    pub wide: Vec<RuleId>,
-    /// … and those about jobs on these resources.
+    /// Besides the findings about those jobs, these …
+    pub findings: HashSet<AlertId>,
+    /// … those that this names for jobs that are loaded …
+    pub named: Option<Arc<Naming>>,
+    /// … and those that stand about jobs on these resources.
     pub resources: Vec<Text>,
     /// Steps since then, as [`Memory::recent`].
     pub recent: Option<Timestamp>,
@@ -195,6 +198,9 @@ pub struct Wanted {
 
 /// Whether a job with this id is wanted.
 pub type Choice = dyn Fn(&str) -> bool + Send + Sync;
+
+/// Names findings that are about a job, and not about it alone.
+pub type Naming = dyn Fn(&Job) -> Vec<AlertId> + Send + Sync;
 
 impl Wanted {
     /// Every job.

@@ -4,7 +4,6 @@
 //! commits of polls that found nothing new, are made with `NORMAL`: a claim that is lost only means that the delivery is
 //! claimed again, and a poll that is lost is made again.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -21,6 +20,7 @@ use rusqlite::{
 use tokio::sync::{mpsc, oneshot};
 
 mod finding;
+mod load;
 mod pace;
 mod past;
 
@@ -34,7 +34,7 @@ use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
 use crate::model::memory::{Memory, Pacing, Sight};
 use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
-use crate::model::snapshot::{Change, Known, Snapshot};
+use crate::model::snapshot::{Change, Known};
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
 
@@ -49,11 +49,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const QUEUE_MAX: usize = 256;
 /// The write-ahead log is cut back to this after a checkpoint.
 const WAL_BYTES_MAX: i64 = 64 << 20;
-
-/// With more jobs than this, reading all of a source's rows once is cheaper than looking each up.
-const SCAN_FROM: usize = 500;
-/// Steps that are loaded to count bursts; a burst is large enough long before that.
-const RECENT_MAX: usize = 50_000;
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -238,7 +233,7 @@ fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
 impl Store for Sqlite {
     async fn load(&self, source: &SourceName, wanted: Wanted) -> Result<Memory, Error> {
         let source = source.clone();
-        self.run(move |connection| load(connection, &source, &wanted)).await
+        self.run(move |connection| load::load(connection, &source, &wanted)).await
     }
 
     async fn index(&self, source: &SourceName) -> Result<(Index, bool), Error> {
@@ -562,80 +557,6 @@ impl Store for Sqlite {
         })
         .await
     }
-}
-
-fn load(connection: &Connection, source: &SourceName, wanted: &Wanted) -> rusqlite::Result<Memory> {
-    let head = connection
-        .prepare_cached("SELECT complete_at, blind_since, told_since, vanished FROM source WHERE name = ?1")?
-        .query_row([source.as_str()], |row| Ok((time(row, "complete_at")?, sight(row)?)))
-        .optional()?;
-    let (complete_at, sight) = head.unwrap_or_default();
-    let mut ids: HashSet<JobId> = wanted.ids.iter().cloned().collect();
-    if let Some(others) = &wanted.others {
-        let mut every = connection.prepare_cached("SELECT id FROM job WHERE source = ?1 AND NOT gone")?;
-        let mut rows = every.query([source.as_str()])?;
-        while let Some(row) = rows.next()? {
-            let id = row.get_ref(0)?.as_str()?;
-            if others(id) {
-                ids.insert(JobId::from(id));
-            }
-        }
-    }
-    let snapshot = Snapshot { jobs: HashMap::new(), complete_at };
-    let mut memory = Memory { snapshot, sight, ..Memory::default() };
-    for status in &wanted.statuses {
-        let mut timed =
-            connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND status = ?2 AND NOT gone")?;
-        for row in timed.query_map([source.as_str(), status.as_str()], known)? {
-            let (id, known) = row?;
-            memory.timed.insert(id, known);
-        }
-    }
-    memory.silences = finding::silences(connection, wanted.now)?;
-    memory.muted = finding::muted(connection, source)?;
-    let mut job = connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND id = ?2")?;
-    for muted in &memory.muted {
-        let row = job.query_row([source.as_str(), muted.transition.job.id.as_str()], known).optional()?;
-        memory.timed.extend(row);
-    }
-    if let Some(since) = wanted.recent {
-        let span = Span { source: Some(source.clone()), since, limit: RECENT_MAX };
-        memory.recent = past::history(connection, &span)?;
-    }
-    let subjects: HashSet<JobId> = ids.iter().chain(memory.timed.keys()).cloned().collect();
-    let mut found = Vec::new();
-    for rule in &wanted.wide {
-        found.extend(finding::alerts(connection, "source = ?1 AND rule = ?2", &[&source.as_str(), &rule.as_str()])?);
-    }
-    for resource in &wanted.resources {
-        let condition = "source = ?1 AND resource = ?2 AND NOT resolved";
-        found.extend(finding::alerts(connection, condition, &[&source.as_str(), resource])?);
-    }
-    for muted in &memory.muted {
-        found.extend(finding::alerts(connection, "id = ?1", &[&muted.alert.as_str()])?);
-    }
-    memory.alerts.extend(found.into_iter().map(|alert| (alert.id.clone(), alert)));
-    if subjects.len() > SCAN_FROM {
-        let mut jobs = connection.prepare_cached("SELECT * FROM job WHERE source = ?1")?;
-        for row in jobs.query_map([source.as_str()], known)? {
-            let (id, known) = row?;
-            if ids.contains(&id) {
-                memory.snapshot.jobs.insert(id, known);
-            }
-        }
-        let every = finding::alerts(connection, "source = ?1", &[&source.as_str()])?;
-        let about = every.into_iter().filter(|alert| subjects.contains(&alert.subject));
-        memory.alerts.extend(about.map(|alert| (alert.id.clone(), alert)));
-        return Ok(memory);
-    }
-    for id in ids {
-        memory.snapshot.jobs.extend(job.query_row([source.as_str(), id.as_str()], known).optional()?);
-    }
-    for id in subjects {
-        let found = finding::alerts(connection, "source = ?1 AND subject = ?2", &[&source.as_str(), &id.as_str()])?;
-        memory.alerts.extend(found.into_iter().map(|alert| (alert.id.clone(), alert)));
-    }
-    Ok(memory)
 }
 
 fn sight(row: &Row<'_>) -> rusqlite::Result<Sight> {

@@ -11,5 +11,7 @@ mod mail;
 mod rules;
 mod service;
 mod sources;
+mod stage;
+mod storms;
 mod tls;
 mod world;
