@@ -11,19 +11,23 @@ mod probe;
 mod rules;
 mod run;
 mod show;
+mod silence;
 mod simulate;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use annotate_snippets::Renderer;
 use anstream::ColorChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, PLACES, Purpose};
-use crate::document::{Level, Report};
+use crate::document::{Level, Report, duration};
+use crate::model::time::Timestamp;
 use crate::ops::log;
+use crate::store::{Access, Store};
 
 /// Watches cloud jobs and tells people, and programs, why they failed.
 ///
@@ -98,9 +102,12 @@ enum Command {
     /// What was sent to whom, what is stuck, and sending it again.
     #[command(subcommand)]
     Deliveries(deliveries::Deliveries),
-    /// The tests that stand in rule files.
+    /// Test rules, and ask why they spoke or did not.
     #[command(subcommand)]
     Rules(rules::Rules),
+    /// Keep quiet about something for a while.
+    #[command(subcommand)]
+    Silence(silence::Silences),
     /// One listing, or one test message, through the real path; nothing is written.
     #[command(subcommand)]
     Probe(probe::Probe),
@@ -165,7 +172,8 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::Poll(poll) => runtime.block_on(poll.run(global)),
         Command::Diff(diff) => diff.run(global),
         Command::Deliveries(deliveries) => runtime.block_on(deliveries.run(global)),
-        Command::Rules(rules) => rules.run(global),
+        Command::Rules(rules) => runtime.block_on(rules.run(global)),
+        Command::Silence(silence) => runtime.block_on(silence.run(global)),
         Command::Probe(probe) => runtime.block_on(probe.run(global)),
         Command::Doctor(doctor) => runtime.block_on(doctor.run(global)),
         Command::Simulate(simulate) => runtime.block_on(simulate.run()),
@@ -220,6 +228,47 @@ impl Global {
         say_report(&report)?;
         Ok(loaded.filter(|_| !report.has_errors()))
     }
+}
+
+impl Global {
+    /// The configuration and its state, for a command beside the agent; or how to end, after it has been said why. Only the
+    /// state's place is needed: neither the rules nor the secrets need to be in order.
+    async fn visit(&self) -> anyhow::Result<Result<(config::Config, Arc<dyn Store>), Exit>> {
+        let (config, report) = config::load(&self.config_path(), Purpose::Check);
+        let Some(config) = config.filter(|_| !report.has_errors()) else {
+            say_report(&report)?;
+            return Ok(Err(Exit::Config));
+        };
+        match run::open(&config, Access::Visitor).await {
+            Ok(store) => Ok(Ok((config, store))),
+            Err((error, exit)) => {
+                writeln!(anstream::stderr(), "error: {error}")?;
+                Ok(Err(exit))
+            }
+        }
+    }
+}
+
+/// A point in time as people type it.
+#[derive(Clone, Copy, Debug)]
+enum Since {
+    Ago(std::time::Duration),
+    At(Timestamp),
+}
+
+impl Since {
+    fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Ago(span) => now.minus(span),
+            Self::At(at) => at,
+        }
+    }
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    let ago = duration(text).map(Since::Ago);
+    ago.or_else(|| Timestamp::parse(text).map(Since::At))
+        .ok_or_else(|| "such as 30m, 2h, 14d or 2026-11-24T08:00:00Z".into())
 }
 
 /// Prints what is wrong with files to standard error.

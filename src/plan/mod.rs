@@ -22,10 +22,13 @@ use decision::Decision;
 mod decision;
 mod pace;
 mod rehearsal;
+mod replay;
 mod sight;
 
+pub use decision::stay;
 pub use pace::{DIGEST_MAX, Paced, Rate, digests, gather, pace};
 pub use rehearsal::{Disagreement, rehearse};
+pub use replay::{Replayed, replay};
 pub use sight::{Outlook, SelfWatch, View, lookout};
 
 /// Listings in a row that miss most jobs, each confirmed by the single-job call, before that is believed.

@@ -4,6 +4,7 @@
 //! exist, its patterns compile, its templates render. From then on nothing here fails. All rules see every transition;
 //! order means nothing.
 
+mod explain;
 mod matcher;
 mod parse;
 mod reason;
@@ -16,11 +17,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use explain::{Explanation, Holds, Line};
 pub use matcher::{Clause, FIELDS, Facts, Field};
 pub use parse::{Surroundings, load};
 pub use reason::reason_class;
 pub use silence::Hush;
-pub(crate) use template::class_of;
+pub use template::class_of;
 pub use template::{Context, Message, Rendered, builtin};
 pub use testing::{Expectation, RuleTest, Step};
 pub use window::{Window, zone};

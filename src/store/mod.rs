@@ -401,14 +401,17 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Findings that are not over, the newest first.
     async fn findings(&self, limit: usize) -> Result<Vec<Finding>, Error>;
 
-    /// A job's past. Without a source, of whatever source has it.
-    async fn past(&self, source: Option<SourceName>, job: &str) -> Result<Past, Error>;
+    /// Jobs that people may mean by this: a job's id, a resource's name or id, a step or a delivery; the newest first.
+    async fn find(&self, what: &str, limit: usize) -> Result<Vec<(SourceName, JobId)>, Error>;
+
+    /// A job's past.
+    async fn past(&self, source: &SourceName, job: &JobId) -> Result<Past, Error>;
 
     /// Steps of a part of history, oldest first.
     async fn history(&self, span: Span) -> Result<Vec<Arc<Transition>>, Error>;
 
-    /// What came of matches since then, with the title of the message that told it, if one did.
-    async fn fates(&self, since: Timestamp) -> Result<Vec<(Fate, Option<String>)>, Error>;
+    /// What came of the matches of a part of history, oldest first: when, and with the title of the message that told it.
+    async fn fates(&self, span: Span) -> Result<Vec<(Fate, Timestamp, Option<String>)>, Error>;
 
     /// Asks the running agent for something. Returns the request's number.
     async fn ask(&self, what: &str, now: Timestamp) -> Result<i64, Error>;

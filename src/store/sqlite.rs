@@ -475,17 +475,22 @@ impl Store for Sqlite {
         .await
     }
 
-    async fn past(&self, source: Option<SourceName>, job: &str) -> Result<Past, Error> {
-        let job = job.to_owned();
-        self.run(move |connection| past::past(connection, source.as_ref(), &job)).await
+    async fn find(&self, what: &str, limit: usize) -> Result<Vec<(SourceName, JobId)>, Error> {
+        let what = what.to_owned();
+        self.run(move |connection| past::find(connection, &what, limit)).await
+    }
+
+    async fn past(&self, source: &SourceName, job: &JobId) -> Result<Past, Error> {
+        let (source, job) = (source.clone(), job.clone());
+        self.run(move |connection| past::past(connection, &source, &job)).await
     }
 
     async fn history(&self, span: Span) -> Result<Vec<std::sync::Arc<Transition>>, Error> {
         self.run(move |connection| past::history(connection, &span)).await
     }
 
-    async fn fates(&self, since: Timestamp) -> Result<Vec<(Fate, Option<String>)>, Error> {
-        self.run(move |connection| past::fates(connection, since)).await
+    async fn fates(&self, span: Span) -> Result<Vec<(Fate, Timestamp, Option<String>)>, Error> {
+        self.run(move |connection| past::fates(connection, &span)).await
     }
 
     async fn ask(&self, what: &str, now: Timestamp) -> Result<i64, Error> {
@@ -642,7 +647,7 @@ fn write_commit(connection: &mut Connection, commit: &Commit) -> rusqlite::Resul
         finding::write_alert(&transaction, alert)?;
     }
     finding::write_muted(&transaction, &commit.muted, &commit.unmuted)?;
-    finding::write_fates(&transaction, &commit.fates, commit.at)?;
+    finding::write_fates(&transaction, &commit.source, &commit.fates, commit.at)?;
     for group in &commit.groups {
         pace::write_group(&transaction, group)?;
     }

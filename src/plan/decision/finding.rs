@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::{Decision, Hit};
+use super::{Decision, Hit, still};
 use crate::diff::Difference;
 use crate::model::alert::{Alert, FateOutcome};
 use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName};
@@ -106,7 +106,7 @@ impl<'a> Decision<'a> {
                 let facts = Facts { job, reason_class: &class, source: &self.source.name, now: self.now };
                 let there = to.as_ref().is_none_or(|to| to.contains(&job.status));
                 if there && !class.is_empty() && rule.applies(&facts) {
-                    let step = self.still(&change.known, "baseline", self.now, self.now, Vec::new());
+                    let step = still(&self.source.name, &change.known, "baseline", self.now, self.now, Vec::new());
                     let id = rule.finding(&facts);
                     let known = self.alert(&id).cloned();
                     let count = known.as_ref().map_or(1, |alert| alert.count.saturating_add(1));

@@ -16,7 +16,7 @@ use crate::model::alert::{Alert, Fate, FateOutcome, Muted};
 use crate::model::delivery::Owed;
 use crate::model::job::Job;
 use crate::model::memory::Memory;
-use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, TransitionId, derive};
+use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, SourceName, TransitionId, derive};
 use crate::model::notification::SourceFacts;
 use crate::model::snapshot::{Change, Known};
 use crate::model::time::Timestamp;
@@ -99,7 +99,8 @@ impl<'a> Decision<'a> {
             self.judge(transition, &changed);
         } else if !changed.is_empty() {
             let fields = changed.iter().map(|field| field.as_str()).collect();
-            let step = Arc::new(self.still(&change.known, "change", change.known.seen_at, self.now, fields));
+            let step =
+                Arc::new(still(&self.source.name, &change.known, "change", change.known.seen_at, self.now, fields));
             self.judge(&step, &changed);
         }
     }
@@ -173,39 +174,9 @@ impl<'a> Decision<'a> {
         if told || !rule.applies(&facts) {
             return;
         }
-        let step = Arc::new(self.still(known, "stay", known.status_since, seen_at, Vec::new()));
+        let step = Arc::new(stay(&self.source.name, known, seen_at));
         let hits = self.found(at, rule, &step, &facts).into_iter().collect();
         self.speak(hits, &step, &facts);
-    }
-
-    /// A step from a status to itself.
-    fn still(
-        &self,
-        known: &Known,
-        what: &str,
-        since: Timestamp,
-        seen_at: Timestamp,
-        changed: Vec<&'static str>,
-    ) -> Transition {
-        let (job, state) = (Arc::new(known.job.clone()), State::Is(known.job.status.clone()));
-        let (what, began) = (format!("jobwatch/{what}/v1"), since.micros().to_string());
-        let mut parts = vec![what.as_str(), self.source.name.as_str(), job.id.as_str(), job.status.as_str(), &began];
-        if !changed.is_empty() {
-            parts.extend(job.fields().into_iter().map(Option::unwrap_or_default));
-        }
-        Transition {
-            id: TransitionId::from(derive("evt", &parts)),
-            source: self.source.name.clone(),
-            from: state.clone(),
-            to: state,
-            seen_before: Some(since),
-            seen_at,
-            skipped: Vec::new(),
-            changed,
-            late: false,
-            seq: known.seq,
-            job,
-        }
     }
 
     fn fate(
@@ -218,6 +189,41 @@ impl<'a> Decision<'a> {
         why: String,
     ) {
         let (rule, transition, receiver) = (rule.id().clone(), step.id.clone(), receiver.cloned());
-        self.fates.push(Fate { rule, transition, receiver, outcome, delivery, why });
+        self.fates.push(Fate { rule, transition, subject: step.job.id.clone(), receiver, outcome, delivery, why });
+    }
+}
+
+/// A job that has been in its status since it was first seen in it, as a step from that status to itself.
+pub fn stay(source: &SourceName, known: &Known, seen_at: Timestamp) -> Transition {
+    still(source, known, "stay", known.status_since, seen_at, Vec::new())
+}
+
+/// A step from a status to itself.
+fn still(
+    source: &SourceName,
+    known: &Known,
+    what: &str,
+    since: Timestamp,
+    seen_at: Timestamp,
+    changed: Vec<&'static str>,
+) -> Transition {
+    let (job, state) = (Arc::new(known.job.clone()), State::Is(known.job.status.clone()));
+    let (what, began) = (format!("jobwatch/{what}/v1"), since.micros().to_string());
+    let mut parts = vec![what.as_str(), source.as_str(), job.id.as_str(), job.status.as_str(), &began];
+    if !changed.is_empty() {
+        parts.extend(job.fields().into_iter().map(Option::unwrap_or_default));
+    }
+    Transition {
+        id: TransitionId::from(derive("evt", &parts)),
+        source: source.clone(),
+        from: state.clone(),
+        to: state,
+        seen_before: Some(since),
+        seen_at,
+        skipped: Vec::new(),
+        changed,
+        late: false,
+        seq: known.seq,
+        job,
     }
 }

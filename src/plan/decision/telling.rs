@@ -202,8 +202,11 @@ impl<'a> Decision<'a> {
             held_back: 0,
         };
         let parts = ["jobwatch/resolve/v1", alert.id.as_str(), step.id.as_str(), receiver.as_str()];
+        let id = DeliveryId::from(derive("msg", &parts));
+        let why = format!("ends what was found at {}", alert.first_seen);
+        self.fate(rule, step, Some(receiver), FateOutcome::Resolved, Some(id.clone()), why);
         self.owed.push(Owed {
-            id: DeliveryId::from(derive("msg", &parts)),
+            id,
             receiver: receiver.clone(),
             // After what it ends.
             lane: Lane { source: Some(self.source.name.clone()), subject: alert.subject.clone() },
