@@ -1,6 +1,7 @@
 //! Stories with the real binary as a process, real SQLite files and real connections on loopback.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should fail loudly")]
 
+mod asking;
 mod commands;
 mod crash;
 mod delivering;

@@ -355,10 +355,10 @@ mod properties {
                 for owed in plan.owed.iter().filter(|owed| owed.receiver.as_str() != "oncall") {
                     let data = owed.notification.data();
                     let key = (owed.receiver.to_string(), data["alert"]["id"].as_str().unwrap().to_owned());
-                    match owed.notification.event {
-                        Event::AlertResolved if !open.remove(&key) => faults.push(format!("{key:?} ended unopened")),
-                        Event::AlertResolved => {}
-                        _ => drop(open.insert(key)),
+                    if owed.notification.event != Event::AlertResolved {
+                        open.insert(key);
+                    } else if !open.remove(&key) {
+                        faults.push(format!("{key:?} ended unopened"));
                     }
                 }
             });

@@ -93,6 +93,9 @@ impl World {
         let source =
             Arc::new(SourceFacts { name: "prod".into(), kind: "swr".into(), region: None, project_id: "p".into() });
         let points = std::mem::take(&mut self.points);
+        // A store gives as much of the past as the rules count.
+        let since = self.now.minus(self.rules.counted().unwrap_or_default());
+        self.memory.recent.retain(|step| step.seen_at >= since);
         let (before, rules, policy, now) = (&self.memory, &self.rules, &self.policy, self.now);
         let living = before.snapshot.jobs.values().filter(|known| !known.gone).count();
         let (small, rows) = indexed(before, &listing, rules);

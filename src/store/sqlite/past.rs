@@ -73,7 +73,8 @@ pub(super) fn find(connection: &Connection, what: &str, limit: usize) -> rusqlit
         .prepare_cached(
             "SELECT source, id FROM job WHERE id = ?1 OR resource_name = ?1 OR resource_id = ?1
              OR (source, id) IN (SELECT source, job_id FROM transition WHERE id = ?1
-                                 UNION SELECT source, job FROM fate WHERE transition = ?1 OR delivery = ?1
+                                 UNION SELECT source, job FROM fate WHERE transition = ?1
+                                 UNION SELECT source, job FROM fate WHERE delivery = ?1 AND outcome IN ('told', 'resolved')
                                  UNION SELECT source, subject FROM delivery WHERE id = ?1)
              ORDER BY status_since DESC, source, id LIMIT ?2",
         )?
