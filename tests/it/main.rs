@@ -8,6 +8,7 @@ mod doctor;
 mod faults;
 mod identity;
 mod mail;
+mod reload;
 mod rules;
 mod service;
 mod sources;
