@@ -87,3 +87,97 @@ fn hash(text: &str) -> u64 {
     text.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::{Duration, SystemTime};
+
+    use super::{Footprint, Path};
+    use crate::config::read_rules;
+
+    const RULE: &str = "schema = 1\n[[rule]]\nid = \"a\"\nwhen = { to = \"Failed\" }\nnotify = [\"oncall\"]\n";
+    const LONG_AGO: SystemTime = SystemTime::UNIX_EPOCH;
+
+    /// A directory with a rule and its body, as it was read a while ago.
+    fn read(directory: &Path) -> Footprint {
+        let rule = format!("{RULE}message = {{ title = \"t\", body_file = \"a.md\" }}\n");
+        for (name, text) in [("a.toml", &*rule), ("a.md", "one"), ("other.md", "?")] {
+            write(&directory.join(name), text, LONG_AGO);
+        }
+        let reading = read_rules(&[directory.to_owned()], None);
+        assert!(reading.report.is_empty(), "{:?}", reading.report);
+        reading.footprint
+    }
+
+    fn write(path: &Path, text: &str, at: SystemTime) {
+        fs::write(path, text).unwrap();
+        File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
+    }
+
+    /// Whether the files look as they did, and whether they say what they said.
+    fn compare(footprint: &mut Footprint) -> (bool, bool) {
+        let look = footprint.look();
+        (footprint.agrees(&look), footprint.says_the_same(&look))
+    }
+
+    #[test]
+    fn each_change_of_what_was_read_is_noticed() {
+        let later = LONG_AGO + Duration::from_secs(1);
+        let changes: [(&str, &dyn Fn(&Path)); 7] = [
+            ("a rule is edited", &|path| write(&path.join("a.toml"), RULE, later)),
+            ("a body is edited", &|path| write(&path.join("a.md"), "two", later)),
+            ("a file comes", &|path| write(&path.join("b.toml"), "schema = 1\n", later)),
+            ("a file goes", &|path| fs::remove_file(path.join("a.toml")).unwrap()),
+            ("a body goes", &|path| fs::remove_file(path.join("a.md")).unwrap()),
+            ("a file is replaced", &|path| {
+                write(&path.join("new"), &RULE.replace('a', "b"), LONG_AGO);
+                fs::rename(path.join("new"), path.join("a.toml")).unwrap();
+            }),
+            ("the directory goes", &|path| fs::remove_dir_all(path).unwrap()),
+        ];
+        for (what, change) in changes {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("rules");
+            fs::create_dir(&path).unwrap();
+            let mut footprint = read(&path);
+            assert_eq!(compare(&mut footprint), (true, true), "before {what}");
+            change(&path);
+            assert_eq!(compare(&mut footprint), (false, false), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_read_and_files_that_say_the_same_are_no_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut footprint = read(directory.path());
+        for name in ["other.md", ".a.toml.swp", ".hidden.toml", "a.toml~"] {
+            write(&directory.path().join(name), "!", SystemTime::UNIX_EPOCH + Duration::from_secs(9));
+        }
+        assert_eq!(compare(&mut footprint), (true, true));
+        write(&directory.path().join("a.md"), "one", LONG_AGO + Duration::from_secs(9));
+        assert_eq!(compare(&mut footprint), (false, true), "touched");
+        assert_eq!(compare(&mut footprint), (true, true), "and that is known now");
+    }
+
+    #[test]
+    fn a_body_that_was_missing_is_noticed_when_it_comes() {
+        let directory = tempfile::tempdir().unwrap();
+        let rule = format!("{RULE}message = {{ title = \"t\", body_file = \"a.md\" }}\n");
+        fs::write(directory.path().join("a.toml"), rule).unwrap();
+        let reading = read_rules(&[directory.path().to_owned()], None);
+        assert!(reading.report.has_errors());
+        let mut footprint = reading.footprint;
+        assert_eq!(compare(&mut footprint), (true, true));
+        fs::write(directory.path().join("a.md"), "one").unwrap();
+        assert_eq!(compare(&mut footprint), (false, false));
+    }
+
+    #[test]
+    fn two_writes_in_one_tick_of_the_clock_differ_in_their_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut footprint = read(directory.path());
+        write(&directory.path().join("a.md"), "two", LONG_AGO);
+        assert_eq!(compare(&mut footprint), (true, false));
+    }
+}
