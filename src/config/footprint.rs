@@ -97,6 +97,7 @@ mod tests {
     use crate::config::read_rules;
 
     const RULE: &str = "schema = 1\n[[rule]]\nid = \"a\"\nwhen = { to = \"Failed\" }\nnotify = [\"oncall\"]\n";
+    type Change<'a> = &'a dyn Fn(&Path);
     const LONG_AGO: SystemTime = SystemTime::UNIX_EPOCH;
 
     /// A directory with a rule and its body, as it was read a while ago.
@@ -124,7 +125,7 @@ mod tests {
     #[test]
     fn each_change_of_what_was_read_is_noticed() {
         let later = LONG_AGO + Duration::from_secs(1);
-        let changes: [(&str, &dyn Fn(&Path)); 7] = [
+        let changes: [(&str, Change<'_>); 7] = [
             ("a rule is edited", &|path| write(&path.join("a.toml"), RULE, later)),
             ("a body is edited", &|path| write(&path.join("a.md"), "two", later)),
             ("a file comes", &|path| write(&path.join("b.toml"), "schema = 1\n", later)),
