@@ -140,7 +140,7 @@ fn every_job_moves() {
 
 fn few_jobs_move() {
     let (before, rules) = (before(50_000), rules(""));
-    let status = |n: usize| if n % 500 == 0 { Status::Failed } else { Status::Running };
+    let status = |n: usize| if n.is_multiple_of(500) { Status::Failed } else { Status::Running };
     let jobs: Vec<Job> = (0..50_000).map(|n| job(n, status(n))).collect();
     let (took, floor) = both(&before, &rules, &jobs);
     line("50,000 jobs, 100 of them fail, 200 rules / no rules", took, floor);

@@ -366,3 +366,23 @@ mod sqlite {
         assert!(matches!(store::open(&other, Access::Agent).await, Err(Error::Unusable(_))));
     }
 }
+
+#[tokio::test]
+async fn a_request_is_answered_once_and_found_by_no_agent_that_comes_too_late() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let first = store.ask("reload", seconds(0)).await.unwrap();
+    let second = store.ask("reload", seconds(30)).await.unwrap();
+    let found = |requests: Vec<store::Request>| requests.into_iter().map(|request| request.n).collect::<Vec<_>>();
+    assert_eq!(found(store.requests(seconds(40)).await.unwrap()), [first, second]);
+    assert_eq!(found(store.requests(seconds(70)).await.unwrap()), [second], "the first one is too old");
+    let answer = |text: &str| store::Answer { accepted: true, text: text.into() };
+    assert_eq!(store.answered(second).await.unwrap(), None);
+    store.answer(second, answer("done"), seconds(71)).await.unwrap();
+    store.answer(second, answer("once more"), seconds(72)).await.unwrap();
+    assert_eq!(store.answered(second).await.unwrap(), Some(answer("done")));
+    assert_eq!(found(store.requests(seconds(72)).await.unwrap()), [0; 0]);
+    let third = store.ask("reload", seconds(90_000)).await.unwrap();
+    assert_eq!(store.answered(second).await.unwrap(), None, "what is older than a day is not kept");
+    assert!(third > second, "a number is never used again");
+}

@@ -8,6 +8,7 @@ mod doctor;
 mod init;
 mod poll;
 mod probe;
+mod reload;
 mod rules;
 mod run;
 mod show;
@@ -23,7 +24,7 @@ use annotate_snippets::Renderer;
 use anstream::ColorChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, PLACES, Purpose};
+use crate::config::{self, PLACES, Purpose, Reading};
 use crate::document::{Level, Report, duration};
 use crate::model::time::Timestamp;
 use crate::ops::log;
@@ -97,6 +98,8 @@ enum Command {
     Check(check::Check),
     /// One poll of every source, then exit.
     Poll(poll::Poll),
+    /// Ask the running agent to read its rules anew, and say what it answers.
+    Reload(reload::Reload),
     /// Compare two saved API answers: the transitions, and what the rules would send.
     Diff(diff::Diff),
     /// What was sent to whom, what is stuck, and sending it again.
@@ -170,6 +173,7 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::Init(init) => init.run(),
         Command::Check(check) => check.run(global),
         Command::Poll(poll) => runtime.block_on(poll.run(global)),
+        Command::Reload(reload) => runtime.block_on(reload.run(global)),
         Command::Diff(diff) => diff.run(global),
         Command::Deliveries(deliveries) => runtime.block_on(deliveries.run(global)),
         Command::Rules(rules) => runtime.block_on(rules.run(global)),
@@ -185,6 +189,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let pipe = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref().is_some_and(pipe))
 }
+
+/// A configuration with its rules, and what these were read from.
+type Loaded = (config::Config, crate::rules::RuleSet, config::Footprint);
 
 impl Global {
     /// The service tells what happens; other commands only what is wrong.
@@ -219,11 +226,16 @@ impl Global {
 
     /// The configuration with its rules, or nothing after everything that is wrong has been said.
     fn load(&self, purpose: Purpose) -> anyhow::Result<Option<(config::Config, crate::rules::RuleSet)>> {
+        Ok(self.load_all(purpose)?.map(|(config, rules, _)| (config, rules)))
+    }
+
+    /// [`Self::load`], with what the rules were read from.
+    fn load_all(&self, purpose: Purpose) -> anyhow::Result<Option<Loaded>> {
         let (config, mut report) = config::load(&self.config_path(), purpose);
         let loaded = config.map(|config| {
-            let (rules, found) = config::rules(&config.rules, Some(&config.known));
+            let Reading { rules, report: found, footprint } = config::read_rules(&config.rules, Some(&config.known));
             report.merge(found);
-            (config, rules)
+            (config, rules, footprint)
         });
         say_report(&report)?;
         Ok(loaded.filter(|_| !report.has_errors()))

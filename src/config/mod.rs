@@ -3,15 +3,18 @@
 //! Everything that is wrong is found in one run, with its place; nothing of a configuration with errors is used. Below
 //! this floor nobody knows that there is a file.
 
+mod footprint;
 mod secret;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::agent::{Mode, ReceiverSetup, SourceSetup, Strategy};
 use crate::clock::Clock;
@@ -25,6 +28,7 @@ use crate::plan::{Disagreement, Rate, SelfWatch, rehearse};
 use crate::retry::Schedule;
 use crate::rules::{Expectation, RuleSet, RuleTest, Surroundings, Window, load as load_rules};
 use crate::source;
+pub use footprint::{Footprint, Look};
 use secret::Vault;
 pub use secret::variable;
 
@@ -35,6 +39,10 @@ pub const PLACES: [&str; 2] = ["./jobwatch.toml", "/etc/jobwatch/jobwatch.toml"]
 
 /// Files of the configuration and rules are no longer than this.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Where the admin interface listens that says nothing else.
+const ADMIN_LISTEN: &str = "127.0.0.1:9477";
+/// A token for the admin interface that is shorter can be guessed.
+const TOKEN_BYTES_MIN: usize = 16;
 /// More rule files than this are not read.
 const RULE_FILES_MAX: usize = 1_000;
 const SECOND: Duration = Duration::from_secs(1);
@@ -56,6 +64,10 @@ pub struct Config {
     pub state: String,
     /// Directories and files of rules.
     pub rules: Vec<PathBuf>,
+    /// When rules are read anew.
+    pub reload: Reload,
+    /// The admin interface, if there is one.
+    pub admin: Option<Admin>,
     /// Who hears of the agent's own troubles.
     pub watch: SelfWatch,
     /// What is watched: those sources whose secrets are here.
@@ -66,6 +78,25 @@ pub struct Config {
     pub receivers: BTreeMap<ReceiverName, ReceiverSetup>,
     /// What rule files may name.
     pub known: Known,
+}
+
+/// When rules are read anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reload {
+    /// When somebody asks for it.
+    #[default]
+    Ask,
+    /// When their files change as well.
+    Watch,
+}
+
+/// The admin interface.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What those who use it must know.
+    pub token: Option<SecretString>,
 }
 
 /// What rule files may name.
@@ -125,7 +156,26 @@ pub(crate) fn with_table<T>(text: &str, read: impl FnOnce(&Table<'_>, &dyn crate
 
 /// Reads every rule file below `paths`. `known` is what they may name, if that is known.
 pub fn rules(paths: &[PathBuf], known: Option<&Known>) -> (RuleSet, Report) {
+    let Reading { rules, report, .. } = read_rules(paths, known);
+    (rules, report)
+}
+
+/// Rules as they were read.
+#[derive(Debug)]
+pub struct Reading {
+    /// The rules; fit for use only if the report has no errors.
+    pub rules: RuleSet,
+    /// What is wrong with them.
+    pub report: Report,
+    /// What they were read from.
+    pub footprint: Footprint,
+}
+
+/// Reads every rule file below `paths`, and remembers what was read.
+pub fn read_rules(paths: &[PathBuf], known: Option<&Known>) -> Reading {
     let mut report = Report::default();
+    let footprint = RefCell::new(Footprint::new(paths));
+    let read = |path: &Path| footprint.borrow_mut().read(path);
     let mut files = Vec::new();
     for path in paths {
         match rule_files(path) {
@@ -158,7 +208,7 @@ pub fn rules(paths: &[PathBuf], known: Option<&Known>) -> (RuleSet, Report) {
             report.add(&test.file, disagreements(&set, test));
         }
     }
-    (set, report)
+    Reading { rules: set, report, footprint: footprint.into_inner() }
 }
 
 /// Where a test in a rule file and its rule disagree, as problems of that file.
@@ -189,8 +239,7 @@ fn rule_files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let path = entry?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+        if footprint::is_rule_name(&path) {
             found.push(path);
         }
     }
@@ -247,6 +296,8 @@ impl Reader {
                 .and_then(|agent| agent.duration("blind_after", SECOND..DAY))
                 .unwrap_or(Duration::from_secs(300)),
         };
+        let reload =
+            agent.as_ref().and_then(|agent| agent.word("reload", &[("ask", Reload::Ask), ("watch", Reload::Watch)]));
         if let Some(agent) = agent {
             agent.known(&["requests_per_second", "requests_per_second_per_host"]);
             agent.not_yet("heartbeat", "remove it");
@@ -262,13 +313,19 @@ impl Reader {
             }
             agent.finish();
         }
-        top.not_yet("admin", "remove the table: this version has no admin interface");
+        let admin = top.table("admin").and_then(|table| {
+            let admin = admin(&table, &vault);
+            table.finish();
+            admin
+        });
         top.not_yet("follow_up", "remove the tables: this version has no follow-ups");
         let windows = windows(&top);
         top.finish();
         Config {
             state: state.unwrap_or_else(|| "sqlite:/var/lib/jobwatch/state.db".into()),
             rules: rules.unwrap_or_else(|| vec![self.base.join("rules")]),
+            reload: reload.unwrap_or_default(),
+            admin,
             watch,
             sources,
             source_count,
@@ -425,6 +482,34 @@ impl Reader {
         });
         text.ok().map(String::into_bytes)
     }
+}
+
+/// `[admin]`: nothing when it is switched off, or when something is wrong with it.
+fn admin(table: &Table<'_>, vault: &Vault) -> Option<Admin> {
+    const HELP: &str = "listen = \"127.0.0.1:9477\", or \"\" to switch it off";
+    let listen = table.string("listen");
+    let token = table.secret("token", vault);
+    if let Some(token) = &token
+        && token.value.expose_secret().len() < TOKEN_BYTES_MIN
+    {
+        let message = format!("`token` is shorter than {TOKEN_BYTES_MIN} characters");
+        table.error("token", token.span.clone(), message, "`openssl rand -hex 32` makes a good one");
+    }
+    let address = listen.as_ref().map_or(ADMIN_LISTEN, |listen| &*listen.value);
+    let span = listen.as_ref().map_or(table.span(), |listen| listen.span.clone());
+    if address.is_empty() {
+        return None;
+    }
+    let Ok(listen) = address.parse::<SocketAddr>() else {
+        table.error("listen", span, format!("`{address}` is no address and port"), HELP);
+        return None;
+    };
+    if !listen.ip().to_canonical().is_loopback() && !table.has("token") {
+        let message = format!("whoever reaches {listen} could use the admin interface");
+        table.error("token", span, message, "token = { credential = \"admin-token\" }, or a loopback address");
+        return None;
+    }
+    Some(Admin { listen, token: token.map(|token| token.value) })
 }
 
 /// How many requests a second the operator allows.

@@ -22,12 +22,14 @@ use decision::Decision;
 mod decision;
 mod pace;
 mod rehearsal;
+mod reload;
 mod replay;
 mod sight;
 
 pub use decision::stay;
 pub use pace::{DIGEST_MAX, Paced, Rate, digests, gather, pace};
 pub use rehearsal::{Disagreement, rehearse};
+pub use reload::{rules_accepted, rules_refused};
 pub use replay::{Replayed, replay};
 pub use sight::{Outlook, SelfWatch, View, lookout};
 

@@ -419,7 +419,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Requests that nobody answered, and that are not older than a minute.
     async fn requests(&self, now: Timestamp) -> Result<Vec<Request>, Error>;
 
-    /// Answers a request.
+    /// Answers a request. The first answer stands.
     async fn answer(&self, n: i64, answer: Answer, now: Timestamp) -> Result<(), Error>;
 
     /// The answer to a request, when there is one.

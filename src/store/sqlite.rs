@@ -518,7 +518,7 @@ impl Store for Sqlite {
     async fn answer(&self, n: i64, answer: Answer, now: Timestamp) -> Result<(), Error> {
         self.run(move |connection| {
             connection
-                .prepare_cached("UPDATE request SET answered_at = ?2, accepted = ?3, answer = ?4 WHERE n = ?1")?
+                .prepare_cached("UPDATE request SET answered_at = ?2, accepted = ?3, answer = ?4 WHERE n = ?1 AND answered_at IS NULL")?
                 .execute(params![n, now.micros(), answer.accepted, answer.text])?;
             Ok(())
         })

@@ -48,6 +48,7 @@ message = { title = "{{ job.reson }}" }
 #[tokio::test]
 async fn a_configuration_that_cannot_be_used_ends_with_78_and_says_why() {
     let world = World::new().await;
+    world.write("short", "letmein");
     for (broken, words) in [
         ("[agent\n", "this is not TOML"),
         ("[agent]\nstat = \"sqlite:x\"\n", "did you mean `state`?"),
@@ -67,7 +68,11 @@ async fn a_configuration_that_cannot_be_used_ends_with_78_and_says_why() {
             "[receiver.a]\nkind = \"email\"\nserver = \"smtp+plain://mail.example.org\"\nfrom = \"a@b.c\"\nto = \"d@e.f\"\n",
             "loopback addresses only",
         ),
-        ("[admin]\nlisten = \"127.0.0.1:1\"\n", "`admin` is not available in this version"),
+        ("[agent]\nreload = \"wach\"\n", "did you mean `watch`?"),
+        ("[admin]\nlisten = \"9477\"\n", "`9477` is no address and port"),
+        ("[admin]\nlisten = \"0.0.0.0:9477\"\n", "whoever reaches 0.0.0.0:9477 could use the admin interface"),
+        ("[admin]\nlsten = \"127.0.0.1:9477\"\n", "did you mean `listen`?"),
+        ("[admin]\ntoken = { file = \"short\" }\n", "`token` is shorter than 16 characters"),
     ] {
         world.write("jobwatch.toml", broken);
         for command in ["run", "check"] {

@@ -9,6 +9,7 @@ mod doctor;
 mod faults;
 mod identity;
 mod mail;
+mod reload;
 mod rules;
 mod service;
 mod sources;
