@@ -7,6 +7,7 @@
 mod matcher;
 mod parse;
 mod reason;
+mod schema;
 mod silence;
 mod template;
 mod testing;
@@ -17,8 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use matcher::{Clause, FIELDS, Facts, Field};
-pub use parse::{Surroundings, load};
+pub use parse::{Surroundings, load, load_noting};
 pub use reason::reason_class;
+pub use schema::{schema, window as window_schema};
 pub use silence::Hush;
 pub(crate) use template::class_of;
 pub use template::{Context, Message, Rendered, builtin};
