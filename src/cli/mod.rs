@@ -10,6 +10,7 @@ mod poll;
 mod probe;
 mod rules;
 mod run;
+mod schema;
 mod show;
 mod simulate;
 
@@ -101,6 +102,9 @@ enum Command {
     /// The tests that stand in rule files.
     #[command(subcommand)]
     Rules(rules::Rules),
+    /// The JSON Schema of a file, for editors.
+    #[command(subcommand)]
+    Schema(schema::Schema),
     /// One listing, or one test message, through the real path; nothing is written.
     #[command(subcommand)]
     Probe(probe::Probe),
@@ -166,6 +170,7 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::Diff(diff) => diff.run(global),
         Command::Deliveries(deliveries) => runtime.block_on(deliveries.run(global)),
         Command::Rules(rules) => rules.run(global),
+        Command::Schema(schema) => schema.run(),
         Command::Probe(probe) => runtime.block_on(probe.run(global)),
         Command::Doctor(doctor) => runtime.block_on(doctor.run(global)),
         Command::Simulate(simulate) => runtime.block_on(simulate.run()),

@@ -132,6 +132,16 @@ async fn init_writes_what_check_accepts_and_overwrites_nothing() {
     let output = world.jobwatch(&["check", "--config", "new/jobwatch.toml"]).await;
     assert_eq!(output.status.code(), Some(0), "{:?}", said(&output));
     assert!(said(&output).0.contains("1 source, 2 receivers, 7 rules"), "{:?}", said(&output));
+    for (file, schema, what) in [
+        ("new/jobwatch.toml", "new/jobwatch.schema.json", "config"),
+        ("new/rules/stuck.toml", "new/rules/rules.schema.json", "rules"),
+    ] {
+        let name = schema.rsplit('/').next().unwrap();
+        assert!(std::fs::read_to_string(world.path(file)).unwrap().starts_with(&format!("#:schema ./{name}\n")));
+        let (printed, _) = said(&world.jobwatch(&["schema", what]).await);
+        assert_eq!(std::fs::read_to_string(world.path(schema)).unwrap(), printed);
+        assert!(printed.contains("\"$schema\": \"https://json-schema.org/draft/2020-12/schema\""), "{printed}");
+    }
     world.write("new/jobwatch.toml", "mine");
     let output = world.jobwatch(&["init", "new"]).await;
     assert_eq!(output.status.code(), Some(1));
