@@ -11,6 +11,7 @@ mod probe;
 mod reload;
 mod rules;
 mod run;
+mod schema;
 mod show;
 mod silence;
 mod simulate;
@@ -111,6 +112,9 @@ enum Command {
     /// Keep quiet about something for a while.
     #[command(subcommand)]
     Silence(silence::Silences),
+    /// The JSON Schema of a file, for editors.
+    #[command(subcommand)]
+    Schema(schema::Schema),
     /// One listing, or one test message, through the real path; nothing is written.
     #[command(subcommand)]
     Probe(probe::Probe),
@@ -178,6 +182,7 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::Deliveries(deliveries) => runtime.block_on(deliveries.run(global)),
         Command::Rules(rules) => runtime.block_on(rules.run(global)),
         Command::Silence(silence) => runtime.block_on(silence.run(global)),
+        Command::Schema(schema) => schema.run(),
         Command::Probe(probe) => runtime.block_on(probe.run(global)),
         Command::Doctor(doctor) => runtime.block_on(doctor.run(global)),
         Command::Simulate(simulate) => runtime.block_on(simulate.run()),

@@ -4,6 +4,7 @@
 //! this floor nobody knows that there is a file.
 
 mod footprint;
+mod schema;
 mod secret;
 
 use std::cell::RefCell;
@@ -21,7 +22,7 @@ use crate::clock::Clock;
 use crate::cloud::{Limits, Pool};
 use crate::deliver;
 use crate::diff::Policy;
-use crate::document::{File, Item, Level, Problem, Report, Table, Value, parse, suggest};
+use crate::document::{File, Item, Level, Notes, Problem, Report, Table, Value, parse, suggest};
 use crate::http::Egress;
 use crate::model::name::{ReceiverName, SourceName};
 use crate::plan::{Disagreement, Rate, SelfWatch, rehearse};
@@ -29,6 +30,7 @@ use crate::retry::Schedule;
 use crate::rules::{Expectation, RuleSet, RuleTest, Surroundings, Window, load as load_rules};
 use crate::source;
 pub use footprint::{Footprint, Look};
+pub use schema::schema;
 use secret::Vault;
 pub use secret::variable;
 
@@ -111,6 +113,11 @@ pub struct Known {
 /// Reads a configuration file. There is a configuration if its table could be read; it is fit for use only if the report
 /// has no errors.
 pub fn load(path: &Path, purpose: Purpose) -> (Option<Config>, Report) {
+    load_noting(path, purpose, None)
+}
+
+/// As [`load`], and notes what is asked for.
+pub fn load_noting(path: &Path, purpose: Purpose, notes: Option<&Notes>) -> (Option<Config>, Report) {
     let mut report = Report::default();
     let text = match read(path) {
         Ok(text) => text,
@@ -131,7 +138,7 @@ pub fn load(path: &Path, purpose: Purpose) -> (Option<Config>, Report) {
     }
     let problems: RefCell<Vec<Problem>> = RefCell::default();
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
-    let top = Table::root(&table, &problems);
+    let top = Table::root(&table, &problems).noted(notes);
     let pool = Pool::new(Clock::system(), limits(&top));
     let config = Reader { base, purpose, pool }.file(top);
     let mut problems = problems.into_inner();
@@ -361,19 +368,15 @@ impl Reader {
         }
         let defaults = top.table("source_defaults");
         let (mut taken, mut asked, count) = (HashSet::new(), Vec::new(), tables.len());
-        let read = |table: Table<'_>| {
-            let table = table.with_defaults(defaults.as_ref());
-            let source = self.source(&table, vault, &mut taken);
-            asked = table.asked();
-            table.finish();
-            source
-        };
+        let read =
+            |table: Table<'_>| self.source(table.with_defaults(defaults.as_ref()), vault, &mut taken, &mut asked);
         let sources = tables.into_iter().filter_map(read).collect();
         if let Some(defaults) = defaults {
-            if let Some(name) = defaults.value("name") {
+            asked.retain(|key| *key != "name");
+            if let Some(name) = defaults.misplaced("name") {
                 name.error("source-defaults", "every source has a name of its own", "name it in its [[source]]");
             }
-            if count > 0 {
+            if !asked.is_empty() {
                 defaults.known(&asked);
                 defaults.finish();
             }
@@ -381,9 +384,15 @@ impl Reader {
         (sources, count)
     }
 
-    fn source(&self, table: &Table<'_>, vault: &Vault, taken: &mut HashSet<String>) -> Option<SourceSetup> {
+    fn source(
+        &self,
+        table: Table<'_>,
+        vault: &Vault,
+        taken: &mut HashSet<String>,
+        asked: &mut Vec<&'static str>,
+    ) -> Option<SourceSetup> {
         let name = table.required("name", "a short word such as name = \"prod\"");
-        let name = name.filter(|name| sound_name(table, name));
+        let name = name.filter(|name| sound_name(&table, name));
         if let Some(name) = &name
             && !taken.insert(name.value.clone())
         {
@@ -395,12 +404,13 @@ impl Reader {
             );
         }
         let kinds: Vec<(&str, &source::Kind)> = source::KINDS.iter().map(|kind| (kind.name, kind)).collect();
-        let kind = kind(table, &kinds)?;
+        // Without it, nobody knows which keys belong here.
+        let kind = kind(&table, &kinds)?;
         let poll_every = table.duration("poll_every", Duration::from_millis(100)..DAY).unwrap_or(30 * SECOND);
         let timeout = table.duration("timeout", SECOND..600 * SECOND).unwrap_or(40 * SECOND);
-        let ca = self.ca(table);
+        let ca = self.ca(&table);
         let gone_after = table.integer("gone_after", 1..101).and_then(|n| u8::try_from(n).ok());
-        let baseline_within = baseline(table);
+        let baseline_within = baseline(&table);
         let mode =
             table.word("strategy", &[("full", Mode::Full), ("incremental", Mode::Incremental), ("auto", Mode::Auto)]);
         let full_every = table.duration("full_every", SECOND..DAY);
@@ -412,7 +422,9 @@ impl Reader {
             pool: &self.pool,
             secrets: vault,
         };
-        let made = (kind.read)(table, &common);
+        let made = (kind.read)(&table, &common);
+        asked.extend(table.asked());
+        table.finish();
         let defaults = Policy::default();
         let policy = Policy {
             gone_after: gone_after.unwrap_or(defaults.gone_after),

@@ -8,6 +8,7 @@ mod explain;
 mod matcher;
 mod parse;
 mod reason;
+mod schema;
 mod silence;
 mod template;
 mod testing;
@@ -19,8 +20,9 @@ use std::time::Duration;
 
 pub use explain::{Explanation, Holds, Line};
 pub use matcher::{Clause, FIELDS, Facts, Field};
-pub use parse::{Surroundings, load};
+pub use parse::{Surroundings, load, load_noting};
 pub use reason::reason_class;
+pub use schema::{schema, window as window_schema};
 pub use silence::Hush;
 pub use template::class_of;
 pub use template::{Context, Message, Rendered, builtin};

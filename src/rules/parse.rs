@@ -13,7 +13,7 @@ use regex::RegexBuilder;
 use super::matcher::{Clause, FIELDS, Field, Test};
 use super::template::{Flaw, Message, TEXT_MAX};
 use super::{Group, Labels, PER_JOB, Resolve, Rule, RuleSet, Scope, When, Window, testing};
-use crate::document::{File, Item, Level, Problem, Report, Table, Value, parse, suggest};
+use crate::document::{File, Item, Level, Notes, Problem, Report, Table, Value, parse, suggest};
 use crate::model::alert::Severity;
 use crate::model::job::Status;
 use crate::model::name::{ReceiverName, RuleId};
@@ -21,13 +21,13 @@ use crate::model::notification::RuleFacts;
 use crate::model::transition::State;
 
 /// The version of the rule language.
-const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 1;
 /// A compiled pattern may take no more memory than this.
 pub(super) const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// A pattern may be no longer than this.
 pub(super) const PATTERN_MAX: usize = 1024;
 
-const SEVERITIES: &[(&str, Severity)] = &[
+pub(super) const SEVERITIES: &[(&str, Severity)] = &[
     ("info", Severity::Info),
     ("warning", Severity::Warning),
     ("error", Severity::Error),
@@ -41,7 +41,7 @@ const LATER: &str = "remove it: this version has no follow-ups; a webhook can st
 const LONG: Duration = Duration::from_secs(366 * 86_400);
 const SECOND: Duration = Duration::from_secs(1);
 /// The keys of all forms of `when`, and the form each belongs to.
-const WHEN_KEYS: &[(&str, &[&str])] = &[
+pub(super) const WHEN_KEYS: &[(&str, &[&str])] = &[
     ("stays", &["stays", "for"]),
     ("gone_from", &["gone_from"]),
     ("changed", &["changed"]),
@@ -68,6 +68,11 @@ impl std::fmt::Debug for Surroundings<'_> {
 
 /// Loads rule files. The rules are all that could be read; they are fit for use only if the report has no errors.
 pub fn load(files: &[Arc<File>], surroundings: &Surroundings<'_>) -> (RuleSet, Report) {
+    load_noting(files, surroundings, None)
+}
+
+/// As [`load`], and notes what is asked for.
+pub fn load_noting(files: &[Arc<File>], surroundings: &Surroundings<'_>, notes: Option<&Notes>) -> (RuleSet, Report) {
     let (mut set, mut report) = (RuleSet::default(), Report::default());
     let mut known: BTreeMap<RuleId, String> = BTreeMap::new();
     for file in files {
@@ -78,7 +83,7 @@ pub fn load(files: &[Arc<File>], surroundings: &Surroundings<'_>) -> (RuleSet, R
         }
         let problems = RefCell::default();
         let reader = Reader { file, surroundings, bodies: RefCell::default() };
-        for (rule, span, tests) in reader.file(Table::root(&table, &problems)) {
+        for (rule, span, tests) in reader.file(Table::root(&table, &problems).noted(notes)) {
             let (line, _) = file.place(span.start);
             if let Some(first) = known.insert(rule.id().clone(), format!("{}:{line}", file.path.display())) {
                 let message = format!("the id `{}` is taken by the rule at {first}", rule.id());
@@ -404,7 +409,7 @@ fn labels(table: &Table<'_>) -> Labels {
     entries.into_iter().filter_map(|(name, value)| Some((name.value, value.string()?.value))).collect()
 }
 
-const STATUSES: &[&str] = &["Creating", "Initializing", "Running", "Failed", "Success"];
+pub(super) const STATUSES: &[&str] = &["Creating", "Initializing", "Running", "Failed", "Success"];
 const OTHER_STATUS: &str = "a word that the cloud's documents do not have is matched by `when = { to = \"*\" }` with `match = { status = { glob = \"…\" } }`";
 
 fn status(table: &Table<'_>, word: &Item<String>, more: &[&'static str]) -> Option<Status> {
@@ -450,7 +455,7 @@ fn alone(table: &Table<'_>, form: &str, own: &[&str]) {
     others.sort_unstable();
     others.dedup();
     for key in others.into_iter().filter(|key| !own.contains(key)) {
-        if let Some(other) = table.value(key) {
+        if let Some(other) = table.misplaced(key) {
             other.error("two-forms", format!("`{form}` and `{key}` exclude each other"), "make two rules of it");
         }
     }
@@ -464,13 +469,14 @@ fn needed(table: &Table<'_>, key: &'static str, help: &str) -> Option<Duration> 
     table.duration(key, SECOND..LONG)
 }
 
+/// Whether findings or groups can be told apart by a field.
+pub(super) fn tells_apart(field: Field) -> bool {
+    !matches!(field, Field::Age | Field::Status)
+}
+
 /// Fields that tell findings or groups apart; `job.` may stand before those of a job.
 fn fields(value: &Value<'_>) -> Option<Vec<Field>> {
-    let known: Vec<&str> = FIELDS
-        .iter()
-        .filter(|(_, field)| !matches!(field, Field::Age | Field::Status))
-        .map(|(name, _)| *name)
-        .collect();
+    let known: Vec<&str> = FIELDS.iter().filter(|(_, field)| tells_apart(*field)).map(|(name, _)| *name).collect();
     let words = value.strings()?;
     let mut found: Vec<Option<Field>> = Vec::new();
     for word in &words {
@@ -492,16 +498,18 @@ fn fields(value: &Value<'_>) -> Option<Vec<Field>> {
     Some(fields)
 }
 
+/// The fields of a row whose change can be told.
+pub(super) const CHANGING: &[&str] = &["instance_id", "resource_id", "resource_name", "type", "reason"];
+
 /// The fields of a row whose change a rule looks at.
 fn changed(value: &Value<'_>) -> Option<Vec<Field>> {
-    let known = ["instance_id", "resource_id", "resource_name", "type", "reason"];
     let words = value.strings()?;
-    let strange = words.iter().find(|word| !known.contains(&word.value.strip_prefix("job.").unwrap_or(&word.value)));
+    let strange = words.iter().find(|word| !CHANGING.contains(&word.value.strip_prefix("job.").unwrap_or(&word.value)));
     if let Some(word) = strange {
         let message = format!("`{}` is nothing whose change can be told", word.value);
         let help = match word.value.as_str() {
             "status" => "a change of status is when = { to = … }".to_owned(),
-            other => suggest(other, &known),
+            other => suggest(other, CHANGING),
         };
         value.error_at("unknown-field", word.span.clone(), message, help);
         return None;
@@ -654,8 +662,12 @@ fn tests(field: Field, value: &Value<'_>) -> Option<Vec<Test>> {
     let table = value.table()?;
     let mut found: Vec<Option<Vec<Test>>> = Vec::new();
     for (operator, make) in OPERATORS {
-        if let Some(operand) = table.value(operator) {
-            found.push(make(field, &operand));
+        if fits(field, operator) {
+            found.extend(table.value(operator).map(|operand| make(field, &operand)));
+        } else if let Some(operand) = table.misplaced(operator) {
+            let message = format!("`{operator}` is {}for `age`", if field == Field::Age { "not " } else { "" });
+            operand.error("operators", message, "age = { older_than = \"30m\" }");
+            found.push(None);
         }
     }
     let count = found.len();
@@ -676,9 +688,9 @@ fn tests(field: Field, value: &Value<'_>) -> Option<Vec<Test>> {
     found.pop()?
 }
 
-type Make = fn(Field, &Value<'_>) -> Option<Vec<Test>>;
+pub(super) type Make = fn(Field, &Value<'_>) -> Option<Vec<Test>>;
 
-const OPERATORS: &[(&str, Make)] = &[
+pub(super) const OPERATORS: &[(&str, Make)] = &[
     ("glob", |_, operand| patterns(operand, glob)),
     ("regex", |_, operand| patterns(operand, regex)),
     ("prefix", |_, operand| patterns(operand, |text, _| Some(Test::Prefix(text)))),
@@ -692,9 +704,18 @@ const OPERATORS: &[(&str, Make)] = &[
         Some(vec![Test::Not(words)])
     }),
     ("exists", |_, operand| Some(vec![Test::Exists(operand.flag()?)])),
-    ("older_than", |field, operand| age(field, operand).map(|span| vec![Test::OlderThan(span)])),
-    ("newer_than", |field, operand| age(field, operand).map(|span| vec![Test::NewerThan(span)])),
+    ("older_than", |_, operand| operand.duration().map(|span| vec![Test::OlderThan(span)])),
+    ("newer_than", |_, operand| operand.duration().map(|span| vec![Test::NewerThan(span)])),
 ];
+
+/// Whether an operator says something about a field.
+pub(super) fn fits(field: Field, operator: &str) -> bool {
+    match operator {
+        "exists" => true,
+        "older_than" | "newer_than" => field == Field::Age,
+        _ => field != Field::Age,
+    }
+}
 
 /// An exact value. A status that the documents do not have is refused: most are spelling mistakes.
 fn exact(field: Field, value: &Value<'_>) -> Option<String> {
@@ -707,14 +728,6 @@ fn exact(field: Field, value: &Value<'_>) -> Option<String> {
     Some(text)
 }
 
-fn age(field: Field, operand: &Value<'_>) -> Option<std::time::Duration> {
-    if field == Field::Age {
-        return operand.duration();
-    }
-    operand.error("operators", format!("`{}` is for `age`", operand.key), "age = { older_than = \"30m\" }");
-    None
-}
-
 fn patterns(operand: &Value<'_>, make: fn(String, &Value<'_>) -> Option<Test>) -> Option<Vec<Test>> {
     let one = |value: &Value<'_>| {
         let text = value.string()?.value;
@@ -724,7 +737,10 @@ fn patterns(operand: &Value<'_>, make: fn(String, &Value<'_>) -> Option<Test>) -
         }
         make(text, value)
     };
-    if operand.is_array() { operand.items()?.iter().map(one).collect() } else { Some(vec![one(operand)?]) }
+    if !operand.is_array() {
+        return Some(vec![one(operand)?]);
+    }
+    not_empty(operand, operand.items()?.iter().map(one).collect())
 }
 
 fn glob(text: String, value: &Value<'_>) -> Option<Test> {
