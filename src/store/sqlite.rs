@@ -50,6 +50,17 @@ const QUEUE_MAX: usize = 256;
 /// The write-ahead log is cut back to this after a checkpoint.
 const WAL_BYTES_MAX: i64 = 64 << 20;
 
+/// That nothing pending comes before delivery `d`: about its job, alone or in a digest, or about any of the jobs in it.
+const FIRST: &str = "NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
+        AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
+    AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.receiver = d.receiver AND m.source = d.source
+        AND m.subject = d.subject AND m.delivery < d.n)
+    AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.delivery = d.n AND (
+        EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = m.receiver AND e.source = m.source
+            AND e.subject = m.subject AND e.state = 'pending' AND e.n < d.n)
+        OR EXISTS (SELECT 1 FROM member AS o WHERE o.receiver = m.receiver AND o.source = m.source
+            AND o.subject = m.subject AND o.delivery < d.n)))";
+
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// A state file. Dropping it does what is queued, closes the file and gives the lock back.
@@ -348,12 +359,10 @@ impl Store for Sqlite {
         let receiver = receiver.clone();
         self.run(move |connection| {
             let due: Option<i64> = connection
-                .prepare_cached(
+                .prepare_cached(&format!(
                     "SELECT due_at FROM delivery AS d WHERE receiver = ?1 AND state = 'pending' AND claim_until IS NULL
-                     AND NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
-                                     AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
-                     ORDER BY due_at LIMIT 1",
-                )?
+                     AND {FIRST} ORDER BY due_at LIMIT 1",
+                ))?
                 .query_row([receiver.as_str()], |row| row.get(0))
                 .optional()?;
             let lapse: Option<i64> = connection
@@ -747,21 +756,11 @@ fn claim(
 ) -> rusqlite::Result<Vec<Claimed>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut claimed: Vec<(i64, Claimed)> = transaction
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT * FROM delivery AS d
              WHERE receiver = ?1 AND state = 'pending' AND (due_at <= ?2 OR set_at > ?2 + 60000000)
-             AND (claim_until IS NULL OR claim_until <= ?2)
-             AND NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
-                             AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
-             AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.receiver = d.receiver AND m.source = d.source
-                             AND m.subject = d.subject AND m.delivery < d.n)
-             AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.delivery = d.n AND (
-                             EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = m.receiver AND e.source = m.source
-                                     AND e.subject = m.subject AND e.state = 'pending' AND e.n < d.n)
-                             OR EXISTS (SELECT 1 FROM member AS o WHERE o.receiver = m.receiver AND o.source = m.source
-                                        AND o.subject = m.subject AND o.delivery < d.n)))
-             ORDER BY due_at, n LIMIT ?3",
-        )?
+             AND (claim_until IS NULL OR claim_until <= ?2) AND {FIRST} ORDER BY due_at, n LIMIT ?3",
+        ))?
         .query_map(params![receiver.as_str(), now.micros(), i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
             Ok((row.get("n")?, claimed_row(row)?))
         })?
