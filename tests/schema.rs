@@ -48,6 +48,7 @@ labels = { team = "registry" }
 
 [[rule.test]]
 name = "a story"
+start = "2026-11-24T09:00:00+08:00"
 steps = [
   { at = "0s", jobs = [] },
   { at = "30s", jobs = [{ id = "a", type = "b", status = "Strange", reason = "c", instance_id = "d", resource_id = "e", resource_name = "f", created_at = "g", updated_at = "h" }] },

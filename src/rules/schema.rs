@@ -336,6 +336,10 @@ fn test() -> Value {
         &["name", "steps", "expect"],
         [
             ("name", string("What it shows.")),
+            (
+                "start",
+                shaped("When it begins, for rules with hours.", "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}"),
+            ),
             ("steps", list("The listings, in order; the first is the baseline.", &step, 1)),
             (
                 "expect",
