@@ -17,6 +17,7 @@ use crate::model::memory::Memory;
 use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, TransitionId, derive};
 use crate::model::notification::{Event, JobTopic, Notification, SourceFacts, Topic};
 use crate::model::snapshot::{Change, Known};
+use crate::model::text::line;
 use crate::model::time::{Timestamp, span};
 use crate::model::transition::{State, Transition};
 use crate::rules::{Context, Facts, Field, Hush, Rendered, Rule, RuleSet, Scope, When, class_of};
@@ -398,13 +399,17 @@ impl<'a> Decision<'a> {
     /// One receiver is told that a finding is over.
     fn over(&mut self, rule: &Rule, step: &Arc<Transition>, class: &str, alert: &Alert, receiver: &ReceiverName) {
         let job = &step.job;
-        let title = format!("resolved: {}: {}", job.title(), rule.facts.about);
-        let kind = job.kind.as_deref().unwrap_or("job");
+        let (name, kind) = (job.called(), job.kind_called());
+        let title = format!("resolved: {name}: {}", rule.facts.about);
         let lasted = span(self.now.since(alert.first_seen));
-        let mut body = format!("{kind} of {} went from {} to {}.\n", job.title(), step.from, step.to);
+        let mut body = format!(
+            "{kind} of {name} went from {} to {}.\n",
+            line(&step.from.to_string(), 60),
+            line(&step.to.to_string(), 60)
+        );
         body += &format!("This ends what was told {lasted} ago ({} in all).", alert.count);
         if job.id != alert.subject {
-            body += &format!("\nIt was told of job {}.", alert.subject);
+            body += &format!("\nIt was told of job {}.", line(alert.subject.as_str(), 200));
         }
         let Rendered { title, body, .. } = Rendered { title, body, fault: None }.tidy();
         let topic = JobTopic {
@@ -604,7 +609,7 @@ impl<'a> Decision<'a> {
             now: self.now,
         };
         let Rendered { title, mut body, fault } = rule.message.render(&context);
-        self.faults.extend(fault);
+        self.faults.extend(fault.filter(|fault| !self.faults.contains(fault)));
         if held_back > 0 {
             body += &format!("\nHeld back since the last message: {held_back}.");
         }

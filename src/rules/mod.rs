@@ -4,9 +4,12 @@
 //! exist, its patterns compile, its templates render. From then on nothing here fails. All rules see every transition;
 //! order means nothing.
 
+mod filter;
 mod matcher;
 mod parse;
+mod proof;
 mod reason;
+mod sample;
 mod silence;
 mod template;
 mod testing;
@@ -16,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use filter::{FILTERS, FUNCTIONS, TESTS};
 pub use matcher::{Clause, FIELDS, Facts, Field};
 pub use parse::{Surroundings, load};
 pub use reason::reason_class;
