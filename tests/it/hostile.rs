@@ -1,6 +1,6 @@
 //! Text that means harm, and templates that fail, through the real binary to every target.
 
-use jobwatch::model::job::Job;
+use jobwatch::model::job::{Job, Status};
 use jobwatch::model::text::is_hidden;
 use mail_parser::MessageParser;
 use serde_json::Value;
@@ -39,7 +39,10 @@ fn jobs() -> Vec<Job> {
         job.kind = Some(text.as_str().into());
         job
     };
-    hostile().into_iter().enumerate().map(one).collect()
+    // A status and an id as well.
+    let word = "St\r\n2026-11-25T00:00:00Z ERROR forged \u{202e}\u{1b}[2J";
+    let strange = Job { status: Status::read(word), ..failed(&format!("s{word}"), 1, word) };
+    hostile().into_iter().enumerate().map(one).chain([strange]).collect()
 }
 
 /// What no reader's screen and no line of a log obeys.
@@ -76,6 +79,8 @@ async fn hostile_text_is_harmless_at_every_target() {
     let other =
         notify.replace("\"failed\"", "\"own\"").replace("when", "match = { id = { regex = \"[13579]$\" } }\nwhen");
     world.write("rules/own.toml", &format!("{other}{own}"));
+    let any = notify.replace("\"failed\"", "\"any\"").replace("to = \"Failed\"", "to = \"*\"");
+    world.write("rules/any.toml", &any.replace("when", "match = { id = { prefix = \"s\" } }\nwhen"));
     let jobs = jobs();
     assert!(world.jobwatch(&["poll"]).await.status.success());
     world.swr.set_jobs(jobs.clone());
