@@ -28,6 +28,7 @@ fn hostile() -> Vec<String> {
         format!("{}👩\u{200d}🔧👩\u{200d}🔧", "x".repeat(295)),
         format!("e{}", "\u{301}".repeat(400_000)),
         "\u{202e}".repeat(1 << 18),
+        "\u{1}".repeat(1 << 18),
     ])
     .collect()
 }
