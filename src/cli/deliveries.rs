@@ -89,7 +89,7 @@ impl List {
         let rows = store.deliveries(filter).await?;
         let mut out = anstream::stdout();
         match self.format {
-            Format::Json => writeln!(out, "{:#}", json!(rows))?,
+            Format::Json => writeln!(out, "{}", show::json(&json!(rows)))?,
             Format::Text if rows.is_empty() => writeln!(out, "no deliveries")?,
             Format::Text => writeln!(out, "{}", table(&rows, now))?,
         }
@@ -124,7 +124,8 @@ async fn show_one(store: &dyn Store, id: &str, format: Format) -> anyhow::Result
     let payload = String::from_utf8_lossy(&payload).into_owned();
     let payload = serde_json::from_str(&payload).unwrap_or_else(|_| json!(payload));
     if format == Format::Json {
-        writeln!(out, "{:#}", json!({ "delivery": delivery, "attempts": attempts, "payload": payload }))?;
+        let all = json!({ "delivery": delivery, "attempts": attempts, "payload": payload });
+        writeln!(out, "{}", show::json(&all))?;
         return Ok(Exit::Done);
     }
     let (bold, plain) = (show::BOLD, show::PLAIN);
@@ -154,7 +155,7 @@ async fn show_one(store: &dyn Store, id: &str, format: Format) -> anyhow::Result
     if attempts.is_empty() {
         writeln!(out, "  none yet")?;
     }
-    writeln!(out, "\n{bold}payload{plain}\n{payload:#}")?;
+    writeln!(out, "\n{bold}payload{plain}\n{}", show::json(&payload))?;
     Ok(Exit::Done)
 }
 

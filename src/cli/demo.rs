@@ -286,8 +286,7 @@ impl Printer {
     fn step(&mut self, at: &str, step: &Transition) -> std::io::Result<()> {
         self.seen.steps += 1;
         let job = &step.job;
-        let kind = job.kind.as_deref().unwrap_or("job");
-        writeln!(self.out, "{at}  {:<16} {kind:<15} {}", tame(job.title()), arrow(step))?;
+        writeln!(self.out, "{at}  {:<16} {:<15} {}", job.called(), job.kind_called(), arrow(step))?;
         if job.status.is_final() {
             self.seen.ended += 1;
         }

@@ -85,7 +85,7 @@ impl Diff {
         let (before, rules, policy, living) = (&memory, &rules, &policy, memory.snapshot.jobs.len());
         let plan = plan(Input { source: &source, before, living, listing, points, rules, policy, now });
         match self.format {
-            Format::Json => writeln!(out, "{:#}", show::plan_json(&plan))?,
+            Format::Json => writeln!(out, "{}", show::json(&show::plan_json(&plan)))?,
             Format::Text => show::plan(&mut out, &plan)?,
         }
         Ok(Exit::Done)

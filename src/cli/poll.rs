@@ -56,7 +56,7 @@ impl Poll {
         if self.format == Format::Json {
             let done: Vec<_> =
                 plans.iter().filter_map(|(_, plan)| Some(show::plan_json(plan.as_ref().ok()?))).collect();
-            writeln!(out, "{:#}", serde_json::Value::Array(done))?;
+            writeln!(out, "{}", show::json(&serde_json::Value::Array(done)))?;
             return Ok(());
         }
         for (name, plan) in plans {

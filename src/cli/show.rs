@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use crate::model::job::Status;
+use crate::model::text::is_hidden;
 use crate::model::time::span;
 use crate::model::transition::{State, Transition};
 use crate::plan::Plan;
@@ -37,12 +38,27 @@ pub(super) fn colour(state: &State) -> &'static str {
 /// `from → to`, in colour.
 pub(super) fn arrow(transition: &Transition) -> String {
     let Transition { from, to, .. } = transition;
-    format!("{}{from}{PLAIN} → {}{to}{PLAIN}", colour(from), colour(to))
+    let word = |state: &State| tame(&state.to_string());
+    format!("{}{}{PLAIN} → {}{}{PLAIN}", colour(from), word(from), colour(to), word(to))
 }
 
 /// Text from the cloud in a terminal: no control characters.
 pub(super) fn tame(text: &str) -> String {
     crate::deliver::tame(text, 2_000)
+}
+
+/// JSON for a screen: what a terminal or an eye would obey is written as an escape, which is the same JSON.
+pub(super) fn json(value: &Value) -> String {
+    let mut safe = String::new();
+    for c in format!("{value:#}").chars() {
+        if c != '\n' && (c.is_control() || is_hidden(c)) {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| safe += &format!("\\u{unit:04x}"));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
 }
 
 /// Prints a plan for people.
@@ -96,8 +112,7 @@ pub(super) fn plan(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
 /// Prints a transition for people.
 pub(super) fn one(out: &mut impl Write, transition: &Transition) -> io::Result<()> {
     let job = &transition.job;
-    let kind = job.kind.as_deref().unwrap_or("job");
-    writeln!(out, "{BOLD}{}{PLAIN} {} {}", tame(job.title()), tame(kind), arrow(transition))?;
+    writeln!(out, "{BOLD}{}{PLAIN} {} {}", job.called(), job.kind_called(), arrow(transition))?;
     if let Some(reason) = &job.reason {
         writeln!(out, "  reason: {}", tame(reason))?;
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::http::Answer;
 use crate::model::listing::{Fault, FaultKind};
+use crate::model::text::line;
 use crate::model::time::Timestamp;
 
 /// Messages are cut to this many characters.
@@ -275,8 +276,7 @@ fn clean(text: &str) -> String {
         .filter_map(|echo| text.to_ascii_lowercase().find(&echo.to_ascii_lowercase()))
         .min();
     let text = end.map_or(text, |end| &text[..end]);
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_MAX).collect();
-    line.trim().trim_end_matches([',', ':']).to_owned()
+    line(text, MESSAGE_MAX).trim_end_matches([',', ':']).to_owned()
 }
 
 #[cfg(test)]

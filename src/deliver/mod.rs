@@ -19,6 +19,7 @@ use crate::document::{Secrets, Table};
 use crate::http::Egress;
 use crate::model::delivery::{Claimed, Outcome, Owed};
 use crate::model::name::ReceiverName;
+use crate::model::text::line;
 use crate::model::time::Timestamp;
 
 /// Every receiver kind: what `kind = "…"` may say.
@@ -82,16 +83,7 @@ impl From<Outcome> for Sent {
     }
 }
 
-/// Text from elsewhere, made fit for a log line or a table: control characters shown as blanks, cut to `max` characters.
+/// Text from elsewhere, made fit for a log line or a table: one line, cut to `max` characters.
 pub fn tame(text: &str, max: usize) -> String {
-    let mut tame: String = text.chars().map(|c| if c.is_control() || is_bidi(c) { ' ' } else { c }).take(max).collect();
-    if text.chars().nth(max).is_some() {
-        tame.push('…');
-    }
-    tame.trim().to_owned()
-}
-
-/// Characters that change the direction in which a reader sees the rest of the line.
-fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    line(text, max)
 }

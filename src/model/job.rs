@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::name::JobId;
+use super::text::line;
 use super::time::Timestamp;
 
 /// A text field of a job, shared nowhere and never grown.
@@ -37,6 +38,8 @@ pub struct Job {
     pub updated_at: Option<Text>,
 }
 
+/// Names in a text are cut here, so that they leave room for the rest of a title.
+const NAME_MAX: usize = 120;
 /// How many fields a row has.
 pub const FIELDS: usize = 9;
 
@@ -79,6 +82,18 @@ impl Job {
     /// When it last changed, if that can be read.
     pub fn updated(&self) -> Option<Timestamp> {
         self.updated_at.as_deref().and_then(Timestamp::parse)
+    }
+
+    /// What people call it, fit for a line of text.
+    pub fn called(&self) -> String {
+        let name = line(self.title(), NAME_MAX);
+        if name.is_empty() { line(self.id.as_str(), NAME_MAX) } else { name }
+    }
+
+    /// What it does, in a word that is fit for a line of text.
+    pub fn kind_called(&self) -> String {
+        let kind = line(self.kind.as_deref().unwrap_or_default(), NAME_MAX);
+        if kind.is_empty() { "job".to_owned() } else { kind }
     }
 
     /// What people call it: its resource's name, else its id.

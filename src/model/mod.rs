@@ -13,5 +13,6 @@ pub mod memory;
 pub mod name;
 pub mod notification;
 pub mod snapshot;
+pub mod text;
 pub mod time;
 pub mod transition;

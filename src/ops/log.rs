@@ -18,8 +18,12 @@ use crate::agent::{Observer, Seen};
 use crate::model::delivery::{Outcome, Verdict};
 use crate::model::job::Status;
 use crate::model::name::SourceName;
+use crate::model::text::line;
 use crate::model::transition::State;
 use crate::store;
+
+/// A field is cut here; a webhook and the state have all of it.
+const FIELD_MAX: usize = 1_000;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,20 +93,21 @@ impl Observer for Log {
                 }
                 for transition in plan.difference.transitions() {
                     self.status(source, &transition.to);
+                    let job = &transition.job;
                     info!(
                         source,
-                        job = %transition.job.id,
-                        name = transition.job.resource_name.as_deref().unwrap_or_default(),
-                        r#type = transition.job.kind.as_deref().unwrap_or_default(),
-                        from = %transition.from,
-                        to = %transition.to,
-                        reason = transition.job.reason.as_deref().unwrap_or_default(),
+                        job = tame(job.id.as_str()),
+                        name = tame(job.resource_name.as_deref().unwrap_or_default()),
+                        r#type = tame(job.kind.as_deref().unwrap_or_default()),
+                        from = tame(&transition.from.to_string()),
+                        to = tame(&transition.to.to_string()),
+                        reason = tame(job.reason.as_deref().unwrap_or_default()),
                         late = transition.late,
                         "transition"
                     );
                 }
                 for fault in &plan.faults {
-                    error!(source, "a template failed, the built-in text was sent: {fault}");
+                    error!(source, "a template failed, the built-in text was sent: {}", tame(fault));
                 }
                 debug!(source, jobs = plan.jobs, deliveries, took = ?took, complete = plan.complete, "polled");
             }
@@ -151,6 +156,11 @@ impl Observer for Log {
     }
 }
 
+/// Text from the cloud in a line of the log: one line, of a length that a journal takes.
+fn tame(text: &str) -> String {
+    line(text, FIELD_MAX)
+}
+
 impl Log {
     /// A remark is made once, and again only when something else was said in between. Numbers in it may change.
     fn remarked(&self, source: &SourceName, remarks: &[String]) {
@@ -179,7 +189,7 @@ impl Log {
         {
             warn!(
                 source,
-                status = &**word,
+                status = tame(word),
                 "a status that the cloud's documents do not have: write a rule for it if it matters"
             );
         }

@@ -13,6 +13,7 @@ use crate::model::delivery::{Held, Lane, Owed};
 use crate::model::memory::{Opened, Pacing};
 use crate::model::name::{DeliveryId, JobId, ReceiverName, derive};
 use crate::model::notification::{Entry, Event, Notification, Topic};
+use crate::model::text::{line, shorten};
 use crate::model::time::Timestamp;
 
 /// A digest names no more jobs than this; more make several.
@@ -26,6 +27,12 @@ const RESERVED_TENTHS: usize = 2;
 const CLASSES_MAX: usize = 100;
 /// More classes than this are counted, not named, in a digest's title.
 const TITLE_CLASSES_MAX: usize = 3;
+
+/// Classes and ids in a text are cut here.
+const CLASS_MAX: usize = 200;
+/// A digest has no more bytes of data than this, unless one notification alone has more: what is longer is refused by many
+/// receivers.
+const DIGEST_BYTES_MAX: usize = 1 << 20;
 
 /// How many messages a receiver gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,10 +171,18 @@ pub fn digests(rate: Rate, left: usize) -> usize {
 /// `left` messages stays held. Of each digest, the positions of what is in it; one that is alone stays what it was.
 pub fn gather(held: &[Held], left: usize, now: Timestamp) -> Vec<(Option<Owed>, Vec<usize>)> {
     let mut messages = Vec::new();
-    for (part, chunk) in held.chunks(DIGEST_MAX).enumerate().take(left) {
-        let positions: Vec<usize> = (part * DIGEST_MAX..part * DIGEST_MAX + chunk.len()).collect();
-        let owed = (chunk.len() > 1).then(|| digest(chunk, now));
-        messages.push((owed, positions));
+    let mut from = 0;
+    while from < held.len() && messages.len() < left {
+        let mut bytes = 0;
+        let fits = |held: &&Held| {
+            bytes += held.data.to_string().len();
+            bytes <= DIGEST_BYTES_MAX
+        };
+        let count = held[from..].iter().take(DIGEST_MAX).take_while(fits).count().max(1);
+        let chunk = &held[from..from + count];
+        let owed = (count > 1).then(|| digest(chunk, now));
+        messages.push((owed, (from..from + count).collect()));
+        from += count;
     }
     messages
 }
@@ -187,11 +202,11 @@ fn digest(held: &[Held], now: Timestamp) -> Owed {
     }
     // Most first; equal ones as they came.
     classes.sort_by_key(|(_, held)| std::cmp::Reverse(held.len()));
-    let name = |class: &str| if class.is_empty() { "no reason given".to_owned() } else { class.to_owned() };
+    let name = |class: &str| if class.is_empty() { "no reason given".to_owned() } else { line(class, CLASS_MAX) };
     let mut named: Vec<String> = classes
         .iter()
         .take(TITLE_CLASSES_MAX)
-        .map(|(class, held)| format!("{}× {}", held.len(), name(class).chars().take(80).collect::<String>()))
+        .map(|(class, held)| format!("{}× {}", held.len(), shorten(&name(class), 80)))
         .collect();
     if classes.len() > TITLE_CLASSES_MAX {
         named.push(format!("{} other causes", classes.len() - TITLE_CLASSES_MAX));
@@ -202,7 +217,7 @@ fn digest(held: &[Held], now: Timestamp) -> Owed {
         for held in held {
             let lane = &held.frozen.lane;
             let source = lane.source.as_ref().map_or("", |source| source.as_str());
-            body += &format!("  {} [{source} {}]\n", held.frozen.title, lane.subject);
+            body += &format!("  {} [{source} {}]\n", held.frozen.title, line(lane.subject.as_str(), CLASS_MAX));
         }
     }
     let tally = match held.iter().map(|held| &held.frozen.lane).collect::<HashSet<_>>().len() {

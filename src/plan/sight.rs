@@ -12,6 +12,7 @@ use crate::model::listing::{Fault, FaultKind};
 use crate::model::memory::Sight;
 use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName, derive};
 use crate::model::notification::{Event, Notification, Seeing, SourceFacts, Topic};
+use crate::model::text::{line, lines};
 use crate::model::time::{Timestamp, span};
 
 /// Who hears of the agent's own troubles, and when.
@@ -23,6 +24,9 @@ pub struct SelfWatch {
     pub blind_after: Duration,
 }
 
+/// What is told of sources is no longer than this: in characters, and in bytes.
+const TITLE_MAX: usize = 300;
+const BODY_MAX: usize = 64 * 1024;
 /// More sources than this are counted, not named, in the text of a message; its data name them all.
 const NAMED_MAX: usize = 20;
 /// When one source is due to be told of, others that are blind too are waited for so long …
@@ -116,6 +120,8 @@ impl Outlook {
             cause: view.fault.as_ref().map(|fault| fault.text.clone()),
         };
         let topic = Topic::Sources(views.iter().map(seeing).collect());
+        // What a gateway said is in it.
+        let (title, body) = (line(&title, TITLE_MAX), lines(&body, BODY_MAX));
         let notification = Notification { event, time: now, severity, title, body, topic };
         let what: Vec<String> =
             views.iter().map(|(view, since)| format!("{} {}", view.source.name, since.micros())).collect();

@@ -5,9 +5,12 @@
 //! order means nothing.
 
 mod explain;
+mod filter;
 mod matcher;
 mod parse;
+mod proof;
 mod reason;
+mod sample;
 mod schema;
 mod silence;
 mod template;
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use explain::{Explanation, Holds, Line};
+pub use filter::{FILTERS, FUNCTIONS, TESTS};
 pub use matcher::{Clause, FIELDS, Facts, Field};
 pub use parse::{Surroundings, load, load_noting};
 pub use reason::reason_class;

@@ -11,7 +11,8 @@ use globset::GlobBuilder;
 use regex::RegexBuilder;
 
 use super::matcher::{Clause, FIELDS, Field, Test};
-use super::template::{Flaw, Message, TEXT_MAX};
+use super::proof::Flaw;
+use super::template::{Message, TEXT_MAX, Use};
 use super::{Group, Labels, PER_JOB, Resolve, Rule, RuleSet, Scope, When, Window, testing};
 use crate::document::{File, Item, Level, Notes, Problem, Report, Table, Value, parse, suggest};
 use crate::model::alert::Severity;
@@ -169,7 +170,7 @@ impl Reader<'_> {
             }),
         };
         let labels = labels(&table);
-        let message = self.message(&table, &labels);
+        let message = self.message(&table, Use { labels: &labels, when: when.as_ref() });
         let runbook = table.string("runbook").map(|runbook| runbook.value);
         let tests = testing::read(&table, self.file);
         let key = key(&table, when.as_ref());
@@ -341,19 +342,19 @@ impl Reader<'_> {
         Some(When::Step { from: from?, to: to?, gaps: gaps.unwrap_or(false) })
     }
 
-    fn message(&self, rule: &Table<'_>, labels: &Labels) -> Message {
+    fn message(&self, rule: &Table<'_>, usage: Use<'_>) -> Message {
         let mut message = Message::builtin();
         let Some(table) = rule.table("message") else { return message };
         if let Some(title) = table.string("title") {
-            self.template(&table, &mut message, "title", title, labels);
+            self.template(&table, &mut message, "title", title, usage);
         }
         let inline = table.string("body");
         match (inline, table.string("body_file")) {
             (Some(_), Some(file)) => {
                 table.error("two-bodies", file.span, "`body` and `body_file` exclude each other", "keep one");
             }
-            (Some(body), None) => self.template(&table, &mut message, "body", body, labels),
-            (None, Some(file)) => self.body_file(&table, &mut message, &file, labels),
+            (Some(body), None) => self.template(&table, &mut message, "body", body, usage),
+            (None, Some(file)) => self.body_file(&table, &mut message, &file, usage),
             (None, None) => {}
         }
         table.finish();
@@ -366,13 +367,13 @@ impl Reader<'_> {
         message: &mut Message,
         part: &'static str,
         text: Item<String>,
-        labels: &Labels,
+        usage: Use<'_>,
     ) {
         let written = &self.file.text[text.span.clone()];
         let quote = if written.starts_with("\"\"\"") || written.starts_with("'''") { 3 } else { 1 };
         let skip = quote + usize::from(quote == 3 && written[3..].starts_with('\n'));
         let literal = written.get(skip..).is_some_and(|inner| inner.starts_with(&text.value));
-        if let Err(flaw) = message.add(part, text.value, labels) {
+        if let Err(flaw) = message.add(part, None, text.value, usage) {
             let range = flaw.range.filter(|_| literal);
             let start = text.span.start + skip;
             let span = range.map_or(text.span.clone(), |range| start + range.start..start + range.end);
@@ -380,7 +381,7 @@ impl Reader<'_> {
         }
     }
 
-    fn body_file(&self, table: &Table<'_>, message: &mut Message, name: &Item<String>, labels: &Labels) {
+    fn body_file(&self, table: &Table<'_>, message: &mut Message, name: &Item<String>, usage: Use<'_>) {
         let path: PathBuf = self.file.path.parent().unwrap_or(Path::new("")).join(&name.value);
         match (self.surroundings.read)(&path) {
             Err(error) => {
@@ -393,7 +394,7 @@ impl Reader<'_> {
             }
             Ok(text) => {
                 let file = Arc::new(File { path, text: text.clone().into() });
-                if let Err(Flaw { range, message, help }) = message.add("body", text, labels) {
+                if let Err(Flaw { range, message, help }) = message.add("body", Some(&name.value), text, usage) {
                     let help = Some(help).filter(|help| !help.is_empty());
                     let span = range.unwrap_or(0..0);
                     let problem = Problem { level: Level::Error, code: "template", message, span, help };

@@ -2,69 +2,50 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::time::Duration;
 
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
-use super::{Labels, reason_class};
+use super::filter;
+use super::proof::{self, Flaw, help, said};
+use super::sample::samples;
+use super::{Labels, When, reason_class};
 use crate::model::alert::{Alert, Severity};
 use crate::model::job::{Job, Status};
-use crate::model::name::{AlertId, RuleId, SourceName, TransitionId};
 use crate::model::notification::{RuleFacts, SourceFacts};
+use crate::model::text;
 use crate::model::time::{Timestamp, span};
 use crate::model::transition::{State, Transition};
 
-/// Instructions one template may spend; a small message spends some fifty.
+/// Work that one template may do: an instruction costs 1, and so do 64 bytes that are read or made, also in between. A small
+/// message costs some fifty, and one that turns the longest reason over and over some thousands. It bounds time and memory.
 const FUEL: u64 = 50_000;
+/// A template that writes more than this has gone wrong; one that writes less is cut to [`TEXT_MAX`]. It leaves room for the
+/// longest reason a dozen times.
+const OUT_MAX: usize = 1 << 20;
+/// How deep a loop may call itself.
+const RECURSION_MAX: usize = 50;
+/// A status is cut here.
+const STATE_MAX: usize = 60;
+/// What is said about why a template failed is cut here.
+const FAULT_MAX: usize = 300;
+/// The built-in text has as many bytes of the reason; a webhook's `reason` has all of it.
+const REASON_MAX: usize = 32 * 1024;
 /// Templates and what they render are no longer than this.
 pub(super) const TEXT_MAX: usize = 64 * 1024;
 /// Titles are cut to this many characters.
 const TITLE_MAX: usize = 300;
 
-/// The names a template can use.
-pub(super) const NAMES: &[&str] = &[
-    "job.id",
-    "job.instance_id",
-    "job.resource_id",
-    "job.resource_name",
-    "job.type",
-    "job.status",
-    "job.reason",
-    "job.created_at",
-    "job.updated_at",
-    "source.name",
-    "source.kind",
-    "source.region",
-    "source.project_id",
-    "transition.from",
-    "transition.to",
-    "transition.seen_before",
-    "transition.seen_at",
-    "transition.skipped",
-    "transition.late",
-    "rule.id",
-    "rule.about",
-    "rule.runbook",
-    "rule.severity",
-    "rule.labels",
-    "alert.id",
-    "alert.count",
-    "alert.first_seen",
-    "alert.held_back",
-    "reason",
-    "reason_class",
-    "now",
-];
-
 /// A rule's templates, compiled.
 pub struct Message {
     environment: Environment<'static>,
+    /// What people call the templates that there are.
+    labels: BTreeMap<&'static str, String>,
 }
 
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.environment.templates().map(|(name, _)| name)).finish()
+        f.debug_set().entries(self.labels.values()).finish()
     }
 }
 
@@ -102,12 +83,13 @@ pub struct Rendered {
     pub fault: Option<String>,
 }
 
-/// What is wrong with a template: where in its text, what, and the mend.
-#[derive(Debug)]
-pub(super) struct Flaw {
-    pub(super) range: Option<Range<usize>>,
-    pub(super) message: String,
-    pub(super) help: String,
+/// Where a template is used: what its samples must be like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Use<'a> {
+    /// The rule's labels.
+    pub(super) labels: &'a Labels,
+    /// The steps that the rule looks at; every kind of step if that could not be read.
+    pub(super) when: Option<&'a When>,
 }
 
 impl Message {
@@ -115,72 +97,118 @@ impl Message {
     pub(super) fn builtin() -> Self {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        // Plain text. Each target escapes what it is given, so that nobody can forget to.
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(RECURSION_MAX);
         environment.set_debug(true);
-        Self { environment }
+        filter::install(&mut environment);
+        Self { environment, labels: BTreeMap::new() }
     }
 
-    /// Adds the template for `part` (`title` or `body`) after proving it.
-    pub(super) fn add(&mut self, part: &'static str, source: String, labels: &Labels) -> Result<(), Flaw> {
+    /// Adds the template for `part` (`title` or `body`) after proving it. `file` is where it stands, if in a file of its own.
+    pub(super) fn add(
+        &mut self,
+        part: &'static str,
+        file: Option<&str>,
+        source: String,
+        usage: Use<'_>,
+    ) -> Result<(), Flaw> {
         if source.len() > TEXT_MAX {
             let message = format!("the template is longer than {TEXT_MAX} bytes");
             return Err(Flaw { range: None, message, help: "shorten it".into() });
         }
-        self.environment.add_template_owned(part, source).map_err(|error| flaw(&error, ""))?;
-        self.prove(part, labels).inspect_err(|_| self.environment.remove_template(part))
+        proof::measure(&source)?;
+        self.environment.add_template_owned(part, source).map_err(|error| Flaw::of(&error))?;
+        self.prove(part, usage).inspect_err(|_| self.environment.remove_template(part))?;
+        self.labels.insert(part, file.map_or_else(|| part.to_owned(), |file| format!("{part} ({file})")));
+        Ok(())
     }
 
-    /// Every name is known, and the template renders for a full, a minimal and a hostile job.
-    fn prove(&self, part: &str, labels: &Labels) -> Result<(), Flaw> {
-        let template = self.environment.get_template(part).map_err(|error| flaw(&error, ""))?;
-        let mut names: Vec<String> = template.undeclared_variables(true).into_iter().collect();
-        names.sort();
-        for name in names {
-            let known = NAMES.iter().any(|known| *known == name || known.starts_with(&format!("{name}.")))
-                || name.strip_prefix("rule.labels.").is_some_and(|label| labels.contains_key(label))
-                || self.environment.globals().any(|(global, _)| name == global);
-            if !known {
-                let range = template.source().find(name.as_str()).map(|at| at..at + name.len());
-                let help = crate::document::nearest(&name, NAMES.iter().copied()).map_or_else(
-                    || format!("a template can use: {}", NAMES.join(", ")),
-                    |near| format!("did you mean `{near}`?"),
-                );
-                return Err(Flaw { range, message: format!("unknown variable `{name}`"), help });
-            }
-        }
-        for (sample, world) in samples(labels) {
-            self.part(part, &world.context()).map_err(|error| flaw(&error, sample))?;
+    /// Every name is known, and the template renders for jobs that are full, minimal and hostile, in each kind of step.
+    fn prove(&self, part: &str, usage: Use<'_>) -> Result<(), Flaw> {
+        let template = self.environment.get_template(part).map_err(|error| Flaw::of(&error))?;
+        proof::prove(template.source(), usage.labels, &self.environment)?;
+        for (name, world) in samples(usage) {
+            self.part(part, &world.context()).map_err(|error| {
+                let message = format!("the template does not work (with a {name} job): {}", said(&error));
+                Flaw { range: error.range(), message, help: help(&error).into() }
+            })?;
         }
         Ok(())
     }
 
     fn part(&self, part: &str, context: &Context<'_>) -> Result<String, minijinja::Error> {
-        self.environment.get_template(part)?.render(value(context))
+        let mut out = Bounded(Vec::new());
+        self.environment.get_template(part)?.render_captured_to(value(context), &mut out)?;
+        Ok(String::from_utf8_lossy(&out.0).into_owned())
     }
 
-    fn has(&self, part: &str) -> bool {
-        self.environment.templates().any(|(name, _)| name == part)
-    }
-
-    /// The message in words. Cannot fail: the built-in text stands in for a template that does.
+    /// The message in words. Cannot fail: the built-in text stands in for a template that does, and the body then holds the
+    /// reason, and says which template failed, where and why.
     pub fn render(&self, context: &Context<'_>) -> Rendered {
         let mut rendered = builtin(context);
-        for (part, place) in [("title", &mut rendered.title), ("body", &mut rendered.body)] {
-            if !self.has(part) {
-                continue;
+        let mut faults = Vec::new();
+        let mut written = |part| match self.part(part, context) {
+            _ if !self.labels.contains_key(part) => None,
+            Ok(text) => Some(text),
+            Err(error) => {
+                faults.push(self.fault(part, &error));
+                None
             }
-            match self.part(part, context) {
-                Ok(text) => *place = text,
-                Err(error) => {
-                    rendered.fault = Some(format!("rule `{}`: its {part} failed: {error}", context.rule.id));
-                }
-            }
-        }
-        if let Some(fault) = &rendered.fault {
-            rendered.body = format!("{}\n\n({fault}; this is the built-in text.)", rendered.body);
+        };
+        // A title of nothing but blanks is none.
+        let title = written("title").map(|title| one_line(&title)).filter(|title| !title.is_empty());
+        let body = written("body").map(|body| plain(&body));
+        rendered.title = title.unwrap_or(rendered.title);
+        if faults.is_empty() {
+            rendered.body = body.unwrap_or(rendered.body);
+        } else {
+            let fault = format!("rule `{}`: {}", context.rule.id, faults.join("; "));
+            let (first, rest) = match body {
+                Some(body) => (body, format!("{}\n\n", rendered.body)),
+                None => (rendered.body, String::new()),
+            };
+            let rest = format!("{rest}({fault}. This is the built-in text.)");
+            let room = TEXT_MAX.saturating_sub(rest.len() + 2);
+            rendered.body = format!("{}\n\n{rest}", text::cut(&first, room));
+            rendered.fault = Some(fault);
         }
         rendered.tidy()
+    }
+
+    /// Which template failed, where in it, and why.
+    fn fault(&self, part: &str, error: &minijinja::Error) -> String {
+        let label = self.labels.get(part).map_or(part, String::as_str);
+        let source = self.environment.get_template(part).ok();
+        let before = source.as_ref().zip(error.range()).and_then(|(source, range)| source.source().get(..range.start));
+        let place = match (before, error.line()) {
+            (Some(before), _) => {
+                let line = before.matches('\n').count() + 1;
+                let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+                format!(" at {line}:{column}")
+            }
+            (None, Some(line)) => format!(" in line {line}"),
+            (None, None) => String::new(),
+        };
+        format!("its {label} failed{place}: {}", text::line(&said(error), FAULT_MAX))
+    }
+}
+
+/// Refuses more than [`OUT_MAX`]: one value can be a list without end, whose fuel is counted when it has been written.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > OUT_MAX {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -192,28 +220,20 @@ impl Rendered {
     }
 }
 
-fn flaw(error: &minijinja::Error, sample: &str) -> Flaw {
-    let detail = error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned);
-    let sample = if sample.is_empty() { String::new() } else { format!(" (with a {sample} job)") };
-    let help = match error.kind() == minijinja::ErrorKind::OutOfFuel {
-        true => "a template may do only so much work: simplify it".into(),
-        false => String::new(),
-    };
-    Flaw { range: error.range(), message: format!("the template does not work{sample}: {detail}"), help }
-}
-
 /// What jobwatch says when no template does: what happened, and why.
 pub fn builtin(context: &Context<'_>) -> Rendered {
     let Transition { job, from, to, seen_before, seen_at, skipped, changed, late, .. } = context.transition;
-    let kind = job.kind.as_deref().filter(|kind| !kind.is_empty()).unwrap_or("job");
-    let reason = job.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
+    let (name, kind) = (job.called(), job.kind_called());
+    let state = |state: &State| text::line(&state.to_string(), STATE_MAX);
+    let reason = job.reason.as_deref().filter(|reason| !one_line(reason).is_empty());
     let failed = *to == State::Is(Status::Failed);
+    let (from_state, to) = (state(from), state(to));
     let stayed = span(seen_at.since(seen_before.unwrap_or(*seen_at)));
     let title = match reason {
-        _ if context.transition.is_change() => format!("{}: {kind}: {} changed", job.title(), changed.join(" and ")),
-        _ if context.transition.is_stay() => format!("{}: {kind} has been {to} for {stayed}", job.title()),
-        Some(reason) if failed => format!("{}: {reason}", job.title()),
-        Some(_) | None => format!("{}: {kind} {from} → {to}", job.title()),
+        _ if context.transition.is_change() => format!("{name}: {kind}: {} changed", changed.join(" and ")),
+        _ if context.transition.is_stay() => format!("{name}: {kind} has been {to} for {stayed}"),
+        Some(reason) if failed => format!("{name}: {reason}"),
+        Some(_) | None => format!("{name}: {kind} {from_state} → {to}"),
     };
     let title = match context.burst {
         Some(within) => format!("{} times within {}: {title}", context.alert.count, span(within)),
@@ -221,14 +241,15 @@ pub fn builtin(context: &Context<'_>) -> Rendered {
     };
     let mut body = match from {
         _ if context.transition.is_change() => {
-            format!("{kind} of {} is {to}; new: {}.\n", job.title(), changed.join(", "))
+            format!("{kind} of {name} is {to}; new: {}.\n", changed.join(", "))
         }
-        _ if context.transition.is_stay() => format!("{kind} of {} has been {to} for {stayed}.\n", job.title()),
-        State::Unseen => format!("{kind} of {} was first seen in {to}.\n", job.title()),
-        State::Is(_) | State::Gone => format!("{kind} of {} went from {from} to {to}.\n", job.title()),
+        _ if context.transition.is_stay() => format!("{kind} of {name} has been {to} for {stayed}.\n"),
+        State::Unseen => format!("{kind} of {name} was first seen in {to}.\n"),
+        State::Is(_) | State::Gone => format!("{kind} of {name} went from {from_state} to {to}.\n"),
     };
     match reason {
-        Some(reason) => body += &format!("Reason: {reason}\n"),
+        // Further lines are seen to belong to it.
+        Some(reason) => body += &format!("Reason: {}\n", text::lines(reason, REASON_MAX).replace('\n', "\n  ")),
         None if failed => body += "The cloud gave no reason.\n",
         None => {}
     }
@@ -247,13 +268,13 @@ fn value(context: &Context<'_>) -> Value {
     let Context { transition, reason_class, rule, severity, source, alert, held_back, burst: _, now } = context;
     let Job { id, instance_id, resource_id, resource_name, kind, status, reason, created_at, updated_at } =
         &*transition.job;
-    let text = |field: &Option<Box<str>>| field.as_deref().unwrap_or_default().to_owned();
+    let word = |field: &Option<Box<str>>| field.as_deref().unwrap_or_default().to_owned();
     let skipped = transition.skipped.iter().map(|status| Value::from(status.as_str()));
     context! {
         job => context! {
-            id => id.as_str(), instance_id => text(instance_id), resource_id => text(resource_id),
-            resource_name => text(resource_name), type => text(kind), status => status.as_str(), reason => text(reason),
-            created_at => text(created_at), updated_at => text(updated_at),
+            id => id.as_str(), instance_id => word(instance_id), resource_id => word(resource_id),
+            resource_name => word(resource_name), type => word(kind), status => status.as_str(), reason => word(reason),
+            created_at => word(created_at), updated_at => word(updated_at),
         },
         source => context! {
             name => source.name.as_str(), kind => source.kind.as_str(), region => source.region.clone().unwrap_or_default(),
@@ -263,135 +284,27 @@ fn value(context: &Context<'_>) -> Value {
             from => transition.from.to_string(), to => transition.to.to_string(), skipped => Value::from_iter(skipped),
             seen_before => transition.seen_before.map(|at| at.to_string()).unwrap_or_default(),
             seen_at => transition.seen_at.to_string(), late => transition.late,
+            changed => Value::from_iter(transition.changed.iter().map(|field| Value::from(*field))),
         },
         rule => context! {
             id => rule.id.as_str(), about => rule.about.as_str(), runbook => rule.runbook.clone().unwrap_or_default(),
-            severity => severity.as_str(), labels => rule.labels.iter().map(|(name, text)| (name.clone(), text.clone())).collect::<Value>(),
+            severity => severity.as_str(), labels => Value::from(rule.labels.clone()),
         },
         alert => context! {
             id => alert.id.as_str(), count => alert.count, held_back => held_back, first_seen => alert.first_seen.to_string(),
         },
-        reason => text(reason),
+        reason => word(reason),
         reason_class => Value::from(*reason_class),
         now => now.to_string(),
     }
 }
 
-/// Text from the cloud cannot break out of its line.
 fn one_line(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let line = line.trim();
-    match line.char_indices().nth(TITLE_MAX) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line.to_owned(),
-    }
+    text::line(text, TITLE_MAX)
 }
 
-/// Lines and tabs stay; other control characters do not.
 fn plain(text: &str) -> String {
-    let text: String = text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
-    let mut end = text.len().min(TEXT_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].trim().to_owned()
-}
-
-/// A made-up world to prove templates in.
-struct Sample {
-    transition: Transition,
-    rule: RuleFacts,
-    source: SourceFacts,
-    alert: Alert,
-}
-
-impl Sample {
-    fn context(&self) -> Context<'_> {
-        Context {
-            transition: &self.transition,
-            reason_class: "",
-            rule: &self.rule,
-            severity: Severity::Critical,
-            source: &self.source,
-            alert: &self.alert,
-            held_back: 0,
-            burst: None,
-            now: self.transition.seen_at,
-        }
-    }
-}
-
-fn samples(labels: &Labels) -> [(&'static str, Sample); 3] {
-    let text = |text: &str| Some(Box::from(text));
-    let full = Job {
-        id: "36db69c5-b2d5-11eb-b044-0255ac101219".into(),
-        instance_id: text("36ce7f50-b2d5-11eb-b044-0255ac101219"),
-        resource_id: text("36ce7f50-b2d5-11eb-b044-0255ac101219"),
-        resource_name: text("test-public"),
-        kind: text("CreateInstance"),
-        status: Status::Failed,
-        reason: text("failed to select cce cluster"),
-        created_at: text("2021-05-12T03:50:38.305978Z"),
-        updated_at: text("2021-05-12T03:50:43.315473Z"),
-    };
-    let hostile = "\u{202e}{{ 7*7 }}\r\nBcc: x <script>alert(1)</script> @everyone 夜间 \u{0}'\"\\";
-    let hostile = Job { resource_name: text(hostile), reason: text(hostile), kind: text(hostile), ..full.clone() };
-    [
-        ("full", sample(full, labels, true)),
-        ("minimal", sample(Job::bare("a", Status::Failed), &BTreeMap::new(), false)),
-        ("hostile", sample(hostile, labels, true)),
-    ]
-    .map(|(name, mut sample)| {
-        sample.rule.labels.clone_from(labels);
-        (name, sample)
-    })
-}
-
-fn sample(job: Job, labels: &Labels, known: bool) -> Sample {
-    let at = Timestamp::from_micros(1_620_791_445_000_000);
-    let source = SourceName::from("prod");
-    let rule = RuleId::from("sample");
-    let (from, seen_before) = if known { (State::Is(Status::Running), Some(at)) } else { (State::Unseen, None) };
-    Sample {
-        alert: Alert {
-            id: AlertId::from("alr_sample"),
-            rule: rule.clone(),
-            source: source.clone(),
-            subject: job.id.clone(),
-            resource: None,
-            severity: Severity::Critical,
-            count: 1,
-            first_seen: at,
-            last_seen: at,
-            resolved: false,
-            told: Vec::new(),
-        },
-        rule: RuleFacts {
-            id: rule,
-            about: "A sample".into(),
-            runbook: known.then(|| "https://wiki.example.org/".into()),
-            labels: labels.clone(),
-        },
-        transition: Transition {
-            id: TransitionId::from("evt_sample"),
-            source: source.clone(),
-            to: State::Is(job.status.clone()),
-            job: job.into(),
-            from,
-            seen_before,
-            seen_at: at,
-            skipped: if known { Vec::new() } else { vec![Status::Running] },
-            changed: Vec::new(),
-            late: !known,
-            seq: 1,
-        },
-        source: SourceFacts {
-            name: source,
-            kind: "swr".into(),
-            region: known.then(|| "ap-southeast-3".into()),
-            project_id: "0605768a3300d5762f8cc01d2b3e4f50".into(),
-        },
-    }
+    text::lines(text, TEXT_MAX)
 }
 
 /// The class of a job's reason, or nothing.

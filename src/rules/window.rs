@@ -34,6 +34,17 @@ pub fn zone(name: &str) -> Option<TimeZone> {
     TimeZoneDatabase::bundled().get(name).ok()
 }
 
+/// That there is no such zone, and which may be meant.
+pub(super) fn no_zone(name: &str) -> (String, String) {
+    let database = TimeZoneDatabase::bundled();
+    let names: Vec<String> = database.available().map(|name| name.to_string()).collect();
+    let help = match nearest(name, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "such as \"UTC\" or \"Asia/Shanghai\"".to_owned(),
+    };
+    (format!("there is no time zone `{name}`"), help)
+}
+
 impl Window {
     /// Reads `[window.NAME]`. `None` when something was wrong; the table has been told.
     pub fn read(name: &str, table: &Table<'_>) -> Option<Self> {
@@ -60,13 +71,8 @@ impl Window {
 fn known_zone(table: &Table<'_>, item: Item<String>) -> Option<TimeZone> {
     let found = zone(&item.value);
     if found.is_none() {
-        let database = TimeZoneDatabase::bundled();
-        let names: Vec<String> = database.available().map(|name| name.to_string()).collect();
-        let help = match nearest(&item.value, names.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => "such as \"UTC\" or \"Asia/Shanghai\"".to_owned(),
-        };
-        table.error("zone", item.span, format!("there is no time zone `{}`", item.value), help);
+        let (message, help) = no_zone(&item.value);
+        table.error("zone", item.span, message, help);
     }
     found
 }

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::pager::{Page, Row};
@@ -28,12 +29,15 @@ use crate::model::job::{FIELDS, Job, Status, Text};
 use crate::model::listing::{Fault, FaultKind, Listing, Point, Rows};
 use crate::model::name::JobId;
 use crate::model::notification::SourceFacts;
+use crate::model::text::cut;
 
 pub(super) const KIND: Kind =
     Kind { name: "swr", about: "the jobs of Huawei Cloud SWR Enterprise Edition", read, schema };
 
-/// Text fields are cut here: a reason is to be read by people.
-const TEXT_MAX: usize = 64 << 10;
+/// A reason is cut to this many bytes, with `…`: it is to be read by people.
+const REASON_MAX: usize = 64 << 10;
+/// Any other field is cut here. An id that is longer is none: two of them could become one.
+const FIELD_MAX: usize = 1 << 10;
 /// All readings of all pages together may take this long.
 const LISTING_MAX: Duration = Duration::from_secs(300);
 
@@ -273,6 +277,7 @@ impl Shelf for Swr {
         match answer.status {
             200 => {
                 let text = String::from_utf8_lossy(&answer.body);
+                let text = mend(&text);
                 let job = serde_json::from_str::<RawRow<'_>>(&text).ok();
                 let job = job.and_then(RawRow::job).filter(|job| job.id == *id);
                 Ok(job.map_or(Point::Unknown, Point::Found))
@@ -308,21 +313,71 @@ fn page(answer: &Answer, index: &Index) -> Result<Page, String> {
 /// Reads the body of a page. Rows that say what the index knows come without their job.
 pub(super) fn read_page(text: &str, index: &Index) -> Result<Page, String> {
     let text = text.trim_start_matches('\u{feff}');
-    let raw: RawPage<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let total = match raw.total {
+    let (total, rows) = match serde_json::from_str::<RawPage<'_>>(text) {
+        Ok(raw) => (raw.total, raw.jobs.map(|rows| rows.into_iter().map(|row| row.compare(index)).collect::<Vec<_>>())),
+        Err(error) => row_by_row(text, index).ok_or_else(|| error.to_string())?,
+    };
+    let total = match total {
         Some(Value::Number(number)) => number.as_u64(),
         Some(Value::String(text)) => text.trim().parse().ok(),
         Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => None,
     };
     let total = total.and_then(|total| usize::try_from(total).ok()).ok_or("`total` is missing or no number")?;
-    let rows = match raw.jobs {
+    let rows = match rows {
         Some(rows) => rows,
         None if total == 0 => Vec::new(),
         None => return Err("`jobs` is missing".into()),
     };
     let count = rows.len();
-    let rows: Vec<Row> = rows.into_iter().filter_map(|row| row.compare(index)).collect();
+    let rows: Vec<Row> = rows.into_iter().flatten().collect();
     Ok(Page { total, unreadable: count - rows.len(), rows })
+}
+
+/// The total, and the rows; `None` for one that cannot be used.
+type Parts = (Option<Value>, Option<Vec<Option<Row>>>);
+
+/// Reads a page that is JSON and still holds what cannot be read, such as half of a surrogate pair in somebody's name: it
+/// costs that row alone. Slower, and only for such pages.
+fn row_by_row(text: &str, index: &Index) -> Option<Parts> {
+    #[derive(Deserialize)]
+    struct Loose<'a> {
+        #[serde(borrow)]
+        jobs: Option<Vec<&'a RawValue>>,
+        total: Option<Value>,
+    }
+    let page: Loose<'_> = serde_json::from_str(text).ok()?;
+    let row = |row: &RawValue| serde_json::from_str::<RawRow<'_>>(&mend(row.get())).ok()?.compare(index);
+    Some((page.total, page.jobs.map(|rows| rows.into_iter().map(row).collect())))
+}
+
+/// JSON in which an escape that is half of a surrogate pair, and so no character, is U+FFFD.
+fn mend(json: &str) -> Cow<'_, str> {
+    let unit = |at: usize| {
+        let digits = json.get(at..)?.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (mut mended, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(found) = json.get(at..).and_then(|rest| rest.find('\\')) {
+        at += found;
+        let high = unit(at).is_some_and(|unit| (0xd800..0xdc00).contains(&unit));
+        let low = |at| unit(at).is_some_and(|unit| (0xdc00..0xe000).contains(&unit));
+        if high && low(at + 6) {
+            at += 12;
+        } else if high || low(at) {
+            mended.push_str(&json[copied..at]);
+            mended.push_str("\\ufffd");
+            at += 6;
+            copied = at;
+        } else {
+            // With the character that is escaped, which may be a backslash itself.
+            at += 1 + json[at + 1..].chars().next().map_or(0, char::len_utf8);
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(json);
+    }
+    mended.push_str(&json[copied..]);
+    Cow::Owned(mended)
 }
 
 /// A row as it comes, by the fields' places in [`NAMES`]. Any may be missing, null, or of another type; a row that is no
@@ -335,6 +390,7 @@ const NAMES: [&str; FIELDS] =
     ["id", "instance_id", "resource_id", "resource_name", "type", "status", "reason", "created_at", "updated_at"];
 const ID: usize = 0;
 const STATUS: usize = 5;
+const REASON: usize = 6;
 
 impl RawRow<'_> {
     /// The row, with its job if that is news. `None` without an id or a status: such a row cannot be watched.
@@ -384,7 +440,7 @@ impl<'de> Visitor<'de> for RowVisitor {
         while let Some(key) = map.next_key::<Lenient<'de>>()? {
             let name = key.0.as_deref().unwrap_or_default();
             match NAMES.iter().position(|known| *known == name) {
-                Some(at) => row.0[at] = map.next_value()?,
+                Some(at) => row.0[at] = map.next_value::<Lenient<'de>>()?.bounded(at),
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -429,12 +485,17 @@ struct Lenient<'a>(Option<Cow<'a, str>>);
 
 impl<'a> Lenient<'a> {
     fn of(text: Cow<'a, str>) -> Self {
-        let mut text = if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { text };
-        if text.len() > TEXT_MAX {
-            let end = (0..=TEXT_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-            text = Cow::Owned(text[..end].to_owned());
-        }
+        let text = if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { text };
         Self(Some(text).filter(|text| !text.trim().is_empty()))
+    }
+
+    /// No longer than its place allows.
+    fn bounded(self, at: usize) -> Self {
+        let max = if at == REASON { REASON_MAX } else { FIELD_MAX };
+        match self.0 {
+            Some(text) if text.len() > max => Self((at != ID).then(|| Cow::Owned(cut(&text, max).into_owned()))),
+            text => Self(text),
+        }
     }
 }
 
@@ -526,6 +587,40 @@ mod tests {
             jobs(&page).into_iter().map(|job| (job.id.as_str(), job.status.as_str())).collect();
         assert_eq!((read, page.unreadable), (vec![("a", "Failed"), ("7", "Paused")], 3));
         assert_eq!(jobs(&page)[1].reason.as_deref(), Some("a\u{fffd}b"));
+    }
+
+    #[test]
+    fn half_a_character_costs_no_row_and_a_row_that_cannot_be_read_costs_only_itself() {
+        let page = read(
+            r#"{"total": 4, "jobs": [{"id":"a","status":"Failed","reason":"x\ud800y\\\\ud800 \ud83d\ude00 \udc00\ud800\u0041"},
+            {"id":"b","status":"Failed","reason":1e999},{"id":"c","status":"Failed","\ud800":1},{"id":"d","status":"Success"}]}"#,
+        )
+        .unwrap();
+        let read: Vec<(&str, Option<&str>)> =
+            jobs(&page).into_iter().map(|job| (job.id.as_str(), job.reason.as_deref())).collect();
+        let mended = "x\u{fffd}y\\\\ud800 😀 \u{fffd}\u{fffd}A";
+        assert_eq!((read, page.unreadable), (vec![("a", Some(mended)), ("c", None), ("d", None)], 1));
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_a_mark_and_costs_no_row() {
+        let mut headers = reqwest::header::HeaderMap::new();
+        headers.insert("content-type", "application/json".parse().unwrap());
+        let body =
+            b"{\"total\":1,\"jobs\":[{\"id\":\"a\",\"status\":\"Failed\",\"reason\":\"caf\xe9 \xff\"}]}".to_vec();
+        let page = page(&Answer { status: 200, headers, body }, &Index::default()).unwrap();
+        assert_eq!(jobs(&page)[0].reason.as_deref(), Some("caf\u{fffd} \u{fffd}"));
+    }
+
+    #[test]
+    fn a_field_is_cut_between_characters_and_an_id_that_would_be_is_none() {
+        let (long, id) = ("夜".repeat(1 << 19), "x".repeat(1_025));
+        let row = |id: &str| format!(r#"{{"id":"{id}","status":"Failed","reason":"{long}","resource_name":"{long}"}}"#);
+        let page = read(&format!(r#"{{"total":2,"jobs":[{},{}]}}"#, row("a"), row(&id))).unwrap();
+        let job = jobs(&page)[0];
+        let (reason, name) = (job.reason.as_deref().unwrap(), job.resource_name.as_deref().unwrap());
+        assert_eq!((page.unreadable, reason.len(), name.len()), (1, 65_535, 1_023));
+        assert!(reason.ends_with("夜…") && name.ends_with("夜…"));
     }
 
     #[test]

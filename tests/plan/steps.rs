@@ -8,13 +8,14 @@ use std::time::Duration;
 use crate::world::*;
 use jobwatch::diff::to_confirm;
 use jobwatch::document::File;
-use jobwatch::model::delivery::Owed;
+use jobwatch::model::alert::Severity;
+use jobwatch::model::delivery::{Frozen, Held, Lane, Owed};
 use jobwatch::model::job::{Job, Status};
 use jobwatch::model::listing::{Fault, FaultKind, Listing, Point};
 use jobwatch::model::memory::Sight;
 use jobwatch::model::notification::{Event, SourceFacts};
 use jobwatch::model::time::Timestamp;
-use jobwatch::plan::{SelfWatch, View, lookout};
+use jobwatch::plan::{SelfWatch, View, gather, lookout};
 use jobwatch::rules::{Surroundings, load};
 use proptest::prelude::*;
 
@@ -540,6 +541,35 @@ fn a_hundred_thousand_jobs_that_did_not_change_change_nothing() {
     next[77_777] = failed("077777", 2, "x");
     let plan = world.see(&next);
     assert_eq!((plan.difference.changes.len(), told(&plan)), (1, vec![("oncall", "077777: x")]));
+}
+
+#[test]
+fn a_digest_holds_no_more_than_a_receiver_takes_and_what_is_left_makes_another() {
+    let held = |n: usize| Held {
+        frozen: Frozen {
+            id: format!("msg_{n}").as_str().into(),
+            receiver: "oncall".into(),
+            lane: Lane { source: Some("prod".into()), subject: format!("j{n}\u{202e}\n").as_str().into() },
+            event: "io.jobwatch.job.failed".into(),
+            title: format!("j{n}: x"),
+            created_at: START,
+            payload: Vec::new(),
+        },
+        severity: Severity::Error,
+        class: "quota\u{1b}[2J\u{202e}".into(),
+        group: String::new(),
+        due_at: START,
+        data: serde_json::json!({ "reason": "x".repeat(if n == 7 { 2 << 20 } else { 300_000 }) }),
+    };
+    let held: Vec<Held> = (0..11).map(held).collect();
+    let parts = |left| gather(&held, left, START).into_iter().map(|(_, at)| at).collect::<Vec<_>>();
+    assert_eq!(parts(9), [vec![0, 1, 2], vec![3, 4, 5], vec![6], vec![7], vec![8, 9, 10]]);
+    assert_eq!(parts(1), [vec![0, 1, 2]], "what has no room stays held");
+    let digests = gather(&held, 9, START);
+    let first = &digests[0].0.as_ref().unwrap().notification;
+    assert_eq!(first.title, "3 jobs: 3× quota [2J");
+    assert_eq!(first.body, "3× quota [2J\n  j0: x [prod j0]\n  j1: x [prod j1]\n  j2: x [prod j2]");
+    assert_eq!(digests[3].0, None, "one that is alone stays what it was");
 }
 
 /// A world of jobs that move on their own: at each step some job makes some step, and some are listed.

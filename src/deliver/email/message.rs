@@ -19,6 +19,8 @@ use crate::model::transition::Transition;
 
 /// Subjects are cut here: phones show 30 to 40 characters, lists about 70.
 const SUBJECT_MAX: usize = 150;
+/// A status is cut here.
+const STATE_MAX: usize = 40;
 /// A fact is cut here.
 const FACT_MAX: usize = 2_000;
 
@@ -125,7 +127,7 @@ fn state(notification: &Notification) -> String {
     match &notification.topic {
         Topic::Job(_) if notification.event == Event::AlertResolved => "RESOLVED".into(),
         Topic::Reload { .. } if notification.event == Event::ReloadSucceeded => "RESOLVED".into(),
-        Topic::Job(topic) => topic.transition.to.to_string().to_uppercase(),
+        Topic::Job(topic) => tame(&topic.transition.to.to_string(), STATE_MAX).to_uppercase(),
         Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
             notification.severity.as_str().to_uppercase()
         }
@@ -229,7 +231,7 @@ fn html(notification: &Notification, state: &str, facts: &[(&'static str, String
         page.render(context! {
             state => state, colour => colour, severity => notification.severity.as_str(),
             title => notification.title.as_str(), body => notification.body.as_str(),
-            reason => notification.reason().unwrap_or_default(), facts => minijinja::Value::from_iter(rows),
+            reason => tame(notification.reason().unwrap_or_default(), FACT_MAX), facts => minijinja::Value::from_iter(rows),
         })
     });
     page.expect("the template uses only what it is given, and a test renders it")

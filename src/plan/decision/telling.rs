@@ -10,6 +10,7 @@ use crate::model::alert::{Alert, FateOutcome, Muted, Told};
 use crate::model::delivery::{Lane, Owed, Pace};
 use crate::model::name::{DeliveryId, ReceiverName, RuleId, derive};
 use crate::model::notification::{Event, JobTopic, Notification, Topic};
+use crate::model::text::line;
 use crate::model::time::span;
 use crate::model::transition::{State, Transition};
 use crate::rules::{Context, Facts, Field, Rendered, Rule, When, class_of};
@@ -144,7 +145,7 @@ impl<'a> Decision<'a> {
             now: self.now,
         };
         let Rendered { title, mut body, fault } = rule.message.render(&context);
-        self.faults.extend(fault);
+        self.faults.extend(fault.filter(|fault| !self.faults.contains(fault)));
         if held_back > 0 {
             body += &format!("\nHeld back since the last message: {held_back}.");
         }
@@ -183,13 +184,17 @@ impl<'a> Decision<'a> {
         receiver: &ReceiverName,
     ) {
         let job = &step.job;
-        let title = format!("resolved: {}: {}", job.title(), rule.facts.about);
-        let kind = job.kind.as_deref().unwrap_or("job");
+        let (name, kind) = (job.called(), job.kind_called());
+        let title = format!("resolved: {name}: {}", rule.facts.about);
         let lasted = span(self.now.since(alert.first_seen));
-        let mut body = format!("{kind} of {} went from {} to {}.\n", job.title(), step.from, step.to);
+        let mut body = format!(
+            "{kind} of {name} went from {} to {}.\n",
+            line(&step.from.to_string(), 60),
+            line(&step.to.to_string(), 60)
+        );
         body += &format!("This ends what was told {lasted} ago ({} in all).", alert.count);
         if job.id != alert.subject {
-            body += &format!("\nIt was told of job {}.", alert.subject);
+            body += &format!("\nIt was told of job {}.", line(alert.subject.as_str(), 200));
         }
         let Rendered { title, body, .. } = Rendered { title, body, fault: None }.tidy();
         let topic = JobTopic {
