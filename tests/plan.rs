@@ -33,7 +33,7 @@ struct World {
 fn rules(text: &str) -> RuleSet {
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
     let none = |_: &Path| Err("no files here".to_owned());
-    let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None });
+    let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None });
     assert!(!report.has_errors(), "{}", report.lines().collect::<Vec<_>>().join("\n"));
     rules
 }
@@ -621,7 +621,7 @@ fn a_from_that_a_poll_can_skip_is_warned_of_unless_gaps_are_spoken_of() {
         let text = format!("schema = 1\n[[rule]]\nid = \"r\"\nwhen = {when}\nnotify = [\"oncall\"]\n");
         let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
         let none = |_: &Path| Err("no files here".to_owned());
-        let (_, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None });
+        let (_, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None });
         report.lines().next()
     };
     let skippable = [

@@ -18,9 +18,9 @@ use when::statuses;
 use super::matcher::{FIELDS, Field};
 use super::template::{Flaw, Message, TEXT_MAX};
 use super::{Group, Labels, PER_JOB, Resolve, Rule, RuleSet, Scope, When, Window, testing};
-use crate::document::{File, Item, Level, Problem, Report, Table, Value, parse, suggest};
+use crate::document::{File, Item, Level, Problem, Report, Table, Value, nearest, parse, suggest};
 use crate::model::alert::Severity;
-use crate::model::name::{ReceiverName, RuleId};
+use crate::model::name::{ReceiverName, RuleId, SourceName};
 use crate::model::notification::RuleFacts;
 
 /// The version of the rule language.
@@ -38,6 +38,8 @@ const RULE_KEYS_LATER: &[&str] = &["then"];
 const LATER: &str = "remove it: this version has no follow-ups; a webhook can start one";
 /// A year: longer than any of these makes sense.
 const LONG: Duration = Duration::from_secs(366 * 86_400);
+/// No job is as old as that.
+const AGE: Duration = Duration::from_secs(10 * 366 * 86_400);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What is read beside the rule files themselves.
@@ -48,6 +50,8 @@ pub struct Surroundings<'a> {
     pub receivers: Option<&'a [ReceiverName]>,
     /// The windows that exist; `None` if that is not known.
     pub windows: Option<&'a [Arc<Window>]>,
+    /// The sources that exist; `None` if that is not known.
+    pub sources: Option<&'a [SourceName]>,
 }
 
 impl std::fmt::Debug for Surroundings<'_> {
@@ -60,20 +64,26 @@ impl std::fmt::Debug for Surroundings<'_> {
 pub fn load(files: &[Arc<File>], surroundings: &Surroundings<'_>) -> (RuleSet, Report) {
     let (mut set, mut report) = (RuleSet::default(), Report::default());
     let mut known: BTreeMap<RuleId, String> = BTreeMap::new();
+    let mut copies = lint::Copies::default();
     for file in files {
         let (table, syntax) = parse(&file.text);
+        let problems = RefCell::default();
         if !syntax.is_empty() {
             report.add(file, syntax);
+            misspelt_headers(&Table::root(&table, &problems));
+            report.add(file, problems.into_inner());
             continue;
         }
-        let problems = RefCell::default();
         let reader = Reader { file, surroundings, bodies: RefCell::default() };
         for (rule, span, tests) in reader.file(Table::root(&table, &problems)) {
             let (line, _) = file.place(span.start);
-            if let Some(first) = known.insert(rule.id().clone(), format!("{}:{line}", file.path.display())) {
+            let place = format!("{}:{line}", file.path.display());
+            if let Some(first) = known.insert(rule.id().clone(), place.clone()) {
                 let message = format!("the id `{}` is taken by the rule at {first}", rule.id());
                 let help = Some("a rule's memory is kept under its id: give each rule its own".to_owned());
                 problems.borrow_mut().push(Problem { level: Level::Error, code: "duplicate-id", message, span, help });
+            } else {
+                problems.borrow_mut().extend(copies.look(&rule, span, place));
             }
             set.tests.extend(tests.into_iter().map(|test| test.of(&rule)));
             set.rules.push(rule);
@@ -82,6 +92,16 @@ pub fn load(files: &[Arc<File>], surroundings: &Surroundings<'_>) -> (RuleSet, R
         report.merge(reader.bodies.into_inner());
     }
     (set, report)
+}
+
+/// A `[[rul]]` before a `[[rule.test]]` is no TOML, and the parser says so somewhere else.
+fn misspelt_headers(top: &Table<'_>) {
+    let known = ["schema", "defaults", "rule"];
+    for (name, _) in top.entries().into_iter().filter(|(name, _)| !known.contains(&name.value.as_str())) {
+        if nearest(&name.value, known).is_some() {
+            top.error("unknown-key", name.span, format!("unknown key `{}`", name.value), suggest(&name.value, &known));
+        }
+    }
 }
 
 /// A rule, the place of its id, and its tests.
@@ -104,7 +124,7 @@ struct Defaults {
 impl Reader<'_> {
     fn file(&self, top: Table<'_>) -> Vec<Read> {
         match top.value("schema") {
-            None => top.error("missing-key", 0..0, "`schema` is missing", "write `schema = 1` at the top"),
+            None => top.missing("schema", "write `schema = 1` at the top"),
             Some(value) => match value.integer(0..i64::MAX) {
                 Some(SCHEMA) | None => {}
                 Some(other) => {
@@ -133,21 +153,22 @@ impl Reader<'_> {
         let id = table.required("id", "a stable word such as id = \"create-failed\"");
         let id = id.and_then(|id| self.id(&table, id));
         let about = table.string("about").map(|about| about.value);
-        let when = match table.table("when") {
-            Some(when) => when::when(when),
+        let when = match table.value("when") {
+            Some(when) => when.table().and_then(when::when),
             None => {
                 table.missing("when", "which transitions? when = { to = \"Failed\" }");
                 None
             }
         };
         let matches = clauses(&table, "match");
-        if let (Some(when), Some(matches)) = (&when, &matches) {
-            lint::warn_of_impossible(&table, when, matches);
-        }
         let except = clauses(&table, "except");
+        if let (Some(when), Some(matches), Some(except)) = (&when, &matches, &except) {
+            lint::never(&table, when, matches, except, self.surroundings.sources);
+        }
         let severity = table.word("severity", SEVERITIES).or(defaults.severity).unwrap_or(Severity::Warning);
         let notify = match self.notify(&table) {
             Some(notify) => notify,
+            None if table.has("notify") => Vec::new(),
             None => defaults.notify.clone().unwrap_or_else(|| {
                 table.missing("notify", "who is told? notify = [\"oncall\"], here or in [defaults]");
                 Vec::new()
@@ -212,6 +233,12 @@ impl Reader<'_> {
                 table.error("unknown-receiver", name.span.clone(), message, suggest(&name.value, &words));
             }
         }
+        if let Some(value) = table.value("notify") {
+            lint::twice(&value, &names);
+            if value.is_array() && names.is_empty() {
+                value.warn("nobody-told", "`notify` is empty: nobody is told", "notify = [\"oncall\"]");
+            }
+        }
         let mut list: Vec<ReceiverName> = Vec::new();
         for name in names {
             let name = ReceiverName::from(name.value);
@@ -224,6 +251,12 @@ impl Reader<'_> {
 
     fn active(&self, table: &Table<'_>) -> Vec<Arc<Window>> {
         let names = table.strings("active").unwrap_or_default();
+        if let Some(value) = table.value("active") {
+            lint::twice(&value, &names);
+            if value.is_array() && names.is_empty() {
+                value.warn("empty", "`active` is empty: the rule speaks at any time", "name a window, or remove it");
+            }
+        }
         let Some(windows) = self.surroundings.windows else { return Vec::new() };
         let words: Vec<&str> = windows.iter().map(|window| window.name.as_str()).collect();
         let one = |name: Item<String>| {
@@ -317,6 +350,7 @@ fn fields(value: &Value<'_>) -> Option<Vec<Field>> {
         .map(|(name, _)| *name)
         .collect();
     let words = value.strings()?;
+    lint::twice(value, &words);
     let mut found: Vec<Option<Field>> = Vec::new();
     for word in &words {
         let name = word.value.strip_prefix("job.").unwrap_or(&word.value);
@@ -385,7 +419,6 @@ fn resolve(table: &Table<'_>, when: Option<&When>) -> Option<Resolve> {
             if let Some(status) = both {
                 let message = format!("`{status}` would begin this finding and end it");
                 value.error("resolve", message, "name a status that `when` does not have");
-                return None;
             }
             to
         }
@@ -395,16 +428,13 @@ fn resolve(table: &Table<'_>, when: Option<&When>) -> Option<Resolve> {
         }
     };
     let scope = resolve.word("scope", &[("job", Scope::Job), ("resource", Scope::Resource)]);
-    if resolve.has("scope") && scope.is_none() {
-        return None;
-    }
     resolve.finish();
     Some(Resolve { to: to?, scope: scope.unwrap_or(Scope::Job) })
 }
 
 fn not_empty<T>(value: &Value<'_>, list: Option<Vec<T>>) -> Option<Vec<T>> {
     if list.as_ref().is_some_and(Vec::is_empty) {
-        value.error("empty", format!("`{}` is an empty list: the rule can never fire", value.key), "name a status");
+        value.error("empty", format!("`{}` is an empty list", value.key), "put something in it, or remove it");
         return None;
     }
     list

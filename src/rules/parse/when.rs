@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{LONG, SECOND, fields, not_empty};
-use crate::document::{Item, Level, Table, Value, suggest};
+use super::{LONG, SECOND, fields, lint, not_empty};
+use crate::document::{Item, Level, Table, Value, nearest, suggest};
 use crate::model::job::Status;
 use crate::model::transition::State;
 use crate::rules::{Field, When};
@@ -22,32 +22,40 @@ pub(super) const STATUSES: &[&str] = &["Creating", "Initializing", "Running", "F
 
 pub(super) const OTHER_STATUS: &str = "a word that the cloud's documents do not have is matched by `when = { to = \"*\" }` with `match = { status = { glob = \"…\" } }`";
 
+/// The steps that a rule looks at; `None` when something was wrong.
 pub(super) fn when(table: Table<'_>) -> Option<When> {
-    let form = WHEN_KEYS.iter().find(|(form, _)| table.has(form));
-    if let Some((form, own)) = form {
-        alone(&table, form, own);
-    }
-    match form.map(|(form, _)| *form) {
-        Some("stays") => stays(table),
-        Some("gone_from") => {
+    let (form, own) = form(&table);
+    alone(&table, form, own);
+    match form {
+        "stays" => stays(table),
+        "gone_from" => {
             let from = table.value("gone_from").and_then(|value| statuses(&table, &value));
             table.finish();
             Some(When::Gone { from: from? })
         }
-        Some("changed") => {
+        "changed" => {
             let fields = table.value("changed").and_then(|value| changed(&value));
             table.finish();
             Some(When::Changed { fields: fields? })
         }
-        Some("new") => {
+        "new" => {
             let class = table.word("new", &[("reason_class", ())]);
             let memory = needed(&table, "memory", "how long is a reason remembered? memory = \"30d\"");
             let to = to(&table);
+            if let (Some(Some(to)), Some(place)) = (&to, table.value("to")) {
+                lint::without_reason(&place, to);
+            }
+            if !table.has("new") {
+                table.missing("new", "what is new? new = \"reason_class\"");
+            }
             table.finish();
             class?;
             Some(When::New { to: to?, memory: memory? })
         }
-        Some("count") => {
+        "count" => {
+            if !table.has("count") {
+                table.missing("count", "how many? count = 10");
+            }
             let count = table.integer("count", 2..10_001).and_then(|count| u32::try_from(count).ok());
             let within = needed(&table, "within", "in what time? within = \"10m\"");
             let per = table.value("per").map(|value| fields(&value));
@@ -55,19 +63,44 @@ pub(super) fn when(table: Table<'_>) -> Option<When> {
             table.finish();
             Some(When::Burst { to: to?, count: count?, within: within?, per: per.unwrap_or(Some(Vec::new()))? })
         }
-        Some(_) | None => step(table),
+        _ => step(table),
     }
 }
 
+/// Which form it is: by the key that gives it its name, else by one that only this form has, else by one that is misspelt.
+fn form(table: &Table<'_>) -> (&'static str, &'static [&'static str]) {
+    const TO: (&str, &[&str]) = WHEN_KEYS[WHEN_KEYS.len() - 1];
+    let all: Vec<&str> = WHEN_KEYS.iter().flat_map(|(_, keys)| *keys).copied().collect();
+    let own = |word: &str| WHEN_KEYS.iter().find(|(_, keys)| word != TO.0 && keys.contains(&word));
+    let named = WHEN_KEYS.iter().find(|(form, _)| *form != TO.0 && table.has(form));
+    let by_key = || all.iter().filter(|key| table.has(key)).find_map(|key| own(key));
+    let by_misspelt = || {
+        let names =
+            table.entries().into_iter().map(|(name, _)| name.value).filter(|name| !all.contains(&name.as_str()));
+        names.filter_map(|name| nearest(&name, all.iter().copied())).find_map(own)
+    };
+    let to = || table.has(TO.0).then_some(&TO);
+    named.or_else(by_key).or_else(to).or_else(by_misspelt).copied().unwrap_or(TO)
+}
+
 fn stays(table: Table<'_>) -> Option<When> {
-    let value = table.value("stays")?;
-    let status = match statuses(&table, &value) {
-        Some(None) => {
-            let message = "`stays` names the statuses: every job ends, and stays so for ever";
-            value.error("stays", message, "stays = \"Running\"");
+    let status = match table.value("stays") {
+        None => {
+            table.missing("stays", "in which status? stays = \"Running\"");
             None
         }
-        other => other.flatten(),
+        Some(value) => match statuses(&table, &value) {
+            Some(None) => {
+                let message = "`stays` names the statuses: every job ends, and stays so for ever";
+                value.error("stays", message, "stays = \"Running\"");
+                None
+            }
+            Some(Some(list)) => {
+                lint::for_ever(&value, &list);
+                Some(list)
+            }
+            None => None,
+        },
     };
     let at_least = needed(&table, "for", "how long? when = { stays = \"Running\", for = \"30m\" }");
     table.finish();
@@ -113,7 +146,10 @@ fn alone(table: &Table<'_>, form: &str, own: &[&str]) {
     others.sort_unstable();
     others.dedup();
     for key in others.into_iter().filter(|key| !own.contains(key)) {
-        if let Some(other) = table.value(key) {
+        // Only what is there counts as asked for: a misspelt key is compared with those of this form.
+        if table.has(key)
+            && let Some(other) = table.value(key)
+        {
             other.error("two-forms", format!("`{form}` and `{key}` exclude each other"), "make two rules of it");
         }
     }
@@ -131,14 +167,16 @@ fn needed(table: &Table<'_>, key: &'static str, help: &str) -> Option<Duration> 
 pub(super) fn changed(value: &Value<'_>) -> Option<Vec<Field>> {
     let known = ["instance_id", "resource_id", "resource_name", "type", "reason"];
     let words = value.strings()?;
-    let strange = words.iter().find(|word| !known.contains(&word.value.strip_prefix("job.").unwrap_or(&word.value)));
-    if let Some(word) = strange {
+    let strange = |word: &&Item<String>| !known.contains(&word.value.strip_prefix("job.").unwrap_or(&word.value));
+    for word in words.iter().filter(strange) {
         let message = format!("`{}` is nothing whose change can be told", word.value);
         let help = match word.value.as_str() {
             "status" => "a change of status is when = { to = … }".to_owned(),
             other => suggest(other, &known),
         };
         value.error_at("unknown-field", word.span.clone(), message, help);
+    }
+    if words.iter().any(|word| strange(&word)) {
         return None;
     }
     not_empty(value, fields(value))
@@ -152,7 +190,10 @@ pub(super) fn statuses(table: &Table<'_>, value: &Value<'_>) -> Option<Option<Ve
     {
         return Some(None);
     }
-    let list: Option<Vec<Status>> = words.iter().map(|word| status(table, word, &["*"])).collect();
+    lint::twice(value, &words);
+    // Every word is looked at, also after one that is wrong.
+    let list: Vec<Option<Status>> = words.iter().map(|word| status(table, word, &["*"])).collect();
+    let list: Option<Vec<Status>> = list.into_iter().collect();
     not_empty(value, list).map(Some)
 }
 
@@ -168,7 +209,9 @@ fn states(table: &Table<'_>, value: &Value<'_>) -> Option<Option<Vec<State>>> {
         "unseen" => Some(State::Unseen),
         _ => status(table, word, &["unseen", "*"]).map(State::Is),
     };
-    not_empty(value, words.iter().map(state).collect()).map(Some)
+    lint::twice(value, &words);
+    let list: Vec<Option<State>> = words.iter().map(state).collect();
+    not_empty(value, list.into_iter().collect()).map(Some)
 }
 
 fn status(table: &Table<'_>, word: &Item<String>, more: &[&'static str]) -> Option<Status> {
