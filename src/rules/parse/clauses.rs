@@ -3,7 +3,7 @@
 use globset::GlobBuilder;
 use regex::RegexBuilder;
 
-use super::when::{OTHER_STATUS, STATUSES};
+use super::when::{STATUSES, no_status};
 use super::{AGE, SECOND, lint, not_empty};
 use crate::document::{Table, Value, nearest, suggest};
 use crate::rules::matcher::{Clause, FIELDS, Field, Test};
@@ -131,8 +131,7 @@ const OPERATORS: &[(&str, Make)] = &[
 fn exact(field: Field, value: &Value<'_>) -> Option<String> {
     let text = value.string()?.value;
     if field == Field::Status && !STATUSES.contains(&text.as_str()) {
-        let help = format!("{} ({OTHER_STATUS})", suggest(&text, STATUSES));
-        value.error("unknown-status", format!("unknown status `{text}`"), help);
+        value.error("unknown-status", format!("unknown status `{text}`"), no_status(&text, STATUSES));
         return None;
     }
     Some(text)

@@ -20,7 +20,7 @@ const WHEN_KEYS: &[(&str, &[&str])] = &[
 
 pub(super) const STATUSES: &[&str] = &["Creating", "Initializing", "Running", "Failed", "Success"];
 
-pub(super) const OTHER_STATUS: &str = "a word that the cloud's documents do not have is matched by `when = { to = \"*\" }` with `match = { status = { glob = \"…\" } }`";
+const OTHER_STATUS: &str = "a word that the cloud's documents do not have is matched by `when = { to = \"*\" }` with `match = { status = { glob = \"…\" } }`";
 
 /// The steps that a rule looks at; `None` when something was wrong.
 pub(super) fn when(table: Table<'_>) -> Option<When> {
@@ -214,11 +214,19 @@ fn states(table: &Table<'_>, value: &Value<'_>) -> Option<Option<Vec<State>>> {
     not_empty(value, list.into_iter().collect()).map(Some)
 }
 
+/// The status that was meant; else all there are, and the way to others.
+pub(super) fn no_status(word: &str, known: &[&str]) -> String {
+    match nearest(word, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("{} ({OTHER_STATUS})", suggest(word, known)),
+    }
+}
+
 fn status(table: &Table<'_>, word: &Item<String>, more: &[&'static str]) -> Option<Status> {
     let found = Status::KNOWN.into_iter().find(|status| status.as_str() == word.value);
     if found.is_none() {
         let known: Vec<&str> = STATUSES.iter().chain(more).copied().collect();
-        let help = format!("{} ({OTHER_STATUS})", suggest(&word.value, &known));
+        let help = no_status(&word.value, &known);
         table.error("unknown-status", word.span.clone(), format!("unknown status `{}`", word.value), help);
     }
     found
