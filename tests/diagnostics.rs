@@ -1,4 +1,5 @@
 //! What people see of what is wrong: the exact print of several problems in several files, found in one run.
+#![expect(clippy::unwrap_used, reason = "a report that is no list of problems should fail loudly")]
 
 use std::path::Path;
 use std::sync::Arc;

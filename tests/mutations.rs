@@ -125,11 +125,12 @@ fn a_single_mutation_of_a_valid_rule_file_is_refused_or_warned_of_at_its_line() 
     let (made, caught) = kinds.values().fold((0, 0), |sum, kind| (sum.0 + kind.0, sum.1 + kind.1));
     println!("{made} mutants, {caught} caught, {mended} of {mendable} mended: {kinds:?}");
     println!("not caught:\n{survivors}\nwithout the word that was meant:\n{unmended}");
-    let wanted = ["key", "operator", "status", "receiver", "pattern", "template", "duration", "type"];
-    for kind in wanted {
-        let (made, caught) = kinds[kind];
-        assert!(made >= 20 && caught * 100 >= made * 95, "{kind}: {caught} of {made} were caught:\n{survivors}");
+    for kind in ["key", "operator", "status", "receiver", "pattern", "template", "duration", "type"] {
+        assert!(kinds[kind].0 >= 20, "only {} of {kind}", kinds[kind].0);
     }
+    // A brace that is not closed shows on the line after it; everything else shows where it is.
+    let hidden: Vec<_> = kinds.iter().filter(|(kind, (made, caught))| **kind != "template" && caught < made).collect();
+    assert!(hidden.is_empty(), "{hidden:?} were not all caught:\n{survivors}");
     assert!(made >= 150 && caught * 100 >= made * 99, "{caught} of {made} were caught; not caught:\n{survivors}");
     assert!(mended * 100 >= mendable * 99, "{mended} of {mendable} were mended; not mended:\n{unmended}");
 }
