@@ -307,11 +307,11 @@ fn a_mistake_is_one_error_with_the_mend() {
         assert_eq!(first(lines), (code.to_owned(), 5, column, Level::Error, help.to_owned()), "{lines}");
     }
     let clauses = [
-        (r#"{ starts_with = "a" }"#, "unknown-operator", "did you mean `prefix`?"),
-        (r#"{ matches = "a" }"#, "unknown-operator", "did you mean `regex`?"),
+        (r#"{ starts_with = "a" }"#, "unknown-key", "did you mean `prefix`?"),
+        (r#"{ matches = "a" }"#, "unknown-key", "did you mean `regex`?"),
         (
             r#"{ equals = "a" }"#,
-            "unknown-operator",
+            "unknown-key",
             "a plain value is exact, a list is any of them: type = \"CreateInstance\"",
         ),
         (r#"{ not = [] }"#, "empty", "put something in it, or remove it"),

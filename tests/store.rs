@@ -6,14 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobwatch::model::alert::{self, Alert, Severity};
-use jobwatch::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Lane, Outcome, Verdict};
+use jobwatch::model::alert::{self, Alert, Fate, FateOutcome, Muted, Severity, Silence};
+use jobwatch::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Lane, Outcome, Verdict};
 use jobwatch::model::job::{Job, Status};
 use jobwatch::model::memory::{Memory, Sight};
 use jobwatch::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use jobwatch::model::snapshot::{Change, Known};
 use jobwatch::model::time::Timestamp;
-use jobwatch::store::{self, Access, Again, Commit, Error, Filter, Record, Store, Told, Trouble, Wanted};
+use jobwatch::model::transition::{State, Transition};
+use jobwatch::store::{
+    self, Access, Again, Commit, Error, Filter, Gathered, Record, Span, Store, Told, Trouble, Wanted,
+};
 
 const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
@@ -286,6 +289,200 @@ async fn a_visitor_makes_no_state_and_sees_what_the_agent_wrote() {
     assert_eq!(visitor.deliveries(Filter { limit: 9, ..Filter::default() }).await.unwrap().len(), 1);
 }
 
+fn held(id: &str, job: &str, due: u64) -> Held {
+    Held {
+        frozen: frozen(id, job),
+        severity: Severity::Error,
+        class: "quota <n> exceeded".into(),
+        group: String::new(),
+        due_at: seconds(due),
+        data: serde_json::json!({ "title": job }),
+    }
+}
+
+fn told_by(alert: &str, job: &str, delivery: &str) -> Alert {
+    Alert {
+        id: alert.into(),
+        rule: "failed".into(),
+        source: prod(),
+        subject: job.into(),
+        resource: None,
+        severity: Severity::Error,
+        count: 1,
+        first_seen: START,
+        last_seen: START,
+        resolved: false,
+        told: vec![alert::Told {
+            receiver: oncall(),
+            delivery: delivery.into(),
+            severity: Severity::Error,
+            at: START,
+            delivered_at: None,
+            held_back: 0,
+        }],
+    }
+}
+
+#[tokio::test]
+async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_said_of_each_job_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let alerts = vec![told_by("alr_b", "b", "msg_b")];
+    let all = vec![held("msg_a", "a", 20), held("msg_b", "b", 20), held("msg_c", "c", 90)];
+    let first = Commit { held: all, alerts, ..commit(vec![frozen("msg_before", "a")]) };
+    store.commit(first.clone()).await.unwrap();
+    store.commit(first).await.unwrap();
+    drop(store);
+    let store = open(directory.path()).await.unwrap();
+    assert_eq!(store.holding().await.unwrap(), [(oncall(), seconds(20))], "over a restart, and once each");
+    let pacing = store.pacing(vec![(oncall(), START.minus(Duration::from_secs(60)))], seconds(1)).await.unwrap();
+    let lane = |job: &str| (oncall(), frozen("", job).lane);
+    assert_eq!((pacing.recent[&oncall()], pacing.held[&lane("a")], pacing.held.len()), (1, seconds(20), 3));
+    assert!(store.held(&oncall(), seconds(19), 9).await.unwrap().is_empty());
+    let due = store.held(&oncall(), seconds(20), 9).await.unwrap();
+    assert_eq!(due.iter().map(|(_, held)| held.frozen.id.as_str()).collect::<Vec<_>>(), ["msg_a", "msg_b"]);
+
+    let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
+    let gathered = Gathered { frozen: digest, held: due.iter().map(|(n, _)| *n).collect() };
+    store.gathered(vec![gathered.clone()], seconds(20)).await.unwrap();
+    store.gathered(vec![gathered], seconds(20)).await.unwrap();
+    assert_eq!(store.holding().await.unwrap(), [(oncall(), seconds(90))]);
+    let memory = store.load(&prod(), Wanted { ids: vec!["b".into()], ..Wanted::default() }).await.unwrap();
+    assert_eq!(memory.alerts.values().next().unwrap().told[0].delivery.as_str(), "msg_digest");
+
+    store.commit(commit(vec![frozen("msg_after", "b"), frozen("msg_other", "d")])).await.unwrap();
+    let claims = claim(&*store, 20, 9).await;
+    assert_eq!(
+        ids(&claims),
+        ["msg_before", "msg_other"],
+        "the digest waits for a's first, and b's next for the digest"
+    );
+    for claimed in claims {
+        assert!(store.record(record(claimed, accepted(), Verdict::Delivered)).await.unwrap());
+    }
+    let claims = claim(&*store, 20, 9).await;
+    assert_eq!(ids(&claims), ["msg_digest"]);
+    assert!(claim(&*store, 20, 9).await.is_empty());
+    let later = Outcome::Unreachable { why: "HTTP 503".into(), retry_after: None };
+    store.record(record(claims[0].clone(), later, Verdict::RetryAt(seconds(500)))).await.unwrap();
+    assert_eq!(
+        store.next_due(&oncall()).await.unwrap(),
+        Some(seconds(500)),
+        "what waits for the digest is not due before"
+    );
+    let claims = claim(&*store, 500, 9).await;
+    store.record(record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap();
+    assert_eq!(ids(&claim(&*store, 500, 9).await), ["msg_after"]);
+}
+
+#[tokio::test]
+async fn a_message_that_was_given_up_told_nobody_so_that_no_cooldown_counts_from_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let alerts = vec![told_by("alr_a", "a", "msg_a")];
+    store.commit(Commit { alerts, ..commit(vec![frozen("msg_a", "a")]) }).await.unwrap();
+    let told = async || {
+        let memory = store.load(&prod(), Wanted { ids: vec!["a".into()], ..Wanted::default() }).await.unwrap();
+        memory.alerts.values().next().unwrap().told.first().map(|told| told.delivered_at)
+    };
+    assert_eq!(told().await, Some(None), "on its way");
+    let claims = claim(&*store, 0, 1).await;
+    let refused = Outcome::Refused { why: "HTTP 404".into() };
+    store.record(record(claims[0].clone(), refused, Verdict::Dead)).await.unwrap();
+    assert_eq!(told().await, None);
+    store.again(Again::Dead, seconds(5)).await.unwrap();
+    let claims = claim(&*store, 5, 1).await;
+    store.record(record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap();
+    assert_eq!(told().await, Some(Some(START.plus(Duration::from_millis(3)))), "delivered when the attempt ended");
+}
+
+#[tokio::test]
+async fn silences_and_what_they_mute_and_what_came_of_each_match_are_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let silence = |id: &str, ends: u64| Silence {
+        id: id.into(),
+        matchers: vec!["rule=failed".into(), "reason=~.*\"quota\".*".into()],
+        starts_at: START,
+        ends_at: seconds(ends),
+        author: "ada".into(),
+        comment: "夜间 work".into(),
+    };
+    let step = Transition {
+        id: "evt_1".into(),
+        source: prod(),
+        job: Arc::new(Job { reason: Some("x".into()), ..Job::bare("a", Status::Failed) }),
+        from: State::Is(Status::read("Paused")),
+        to: State::Is(Status::Failed),
+        seen_before: Some(START),
+        seen_at: seconds(3),
+        skipped: vec![Status::Running],
+        changed: Vec::new(),
+        late: true,
+        seq: 7,
+    };
+    let muted =
+        Muted { alert: "alr_a".into(), rule: "failed".into(), transition: Arc::new(step), by: "silence s1".into() };
+    let fate = Fate {
+        rule: "failed".into(),
+        transition: "evt_1".into(),
+        subject: "a".into(),
+        receiver: Some(oncall()),
+        outcome: FateOutcome::Told,
+        delivery: Some("msg_a".into()),
+        why: "alone".into(),
+    };
+    {
+        let store = open(directory.path()).await.unwrap();
+        store.silence(silence("s1", 60)).await.unwrap();
+        store.silence(silence("s2", 30)).await.unwrap();
+        let (muted, fates) = (vec![muted.clone()], vec![fate.clone()]);
+        store.commit(Commit { changes: vec![known("a", 0, false)], muted, fates, ..commit(vec![]) }).await.unwrap();
+    }
+    let store = open(directory.path()).await.unwrap();
+    assert_eq!(store.silences(START).await.unwrap(), [silence("s2", 30), silence("s1", 60)]);
+    let memory = store.load(&prod(), Wanted { now: seconds(30), ..Wanted::default() }).await.unwrap();
+    assert_eq!((memory.silences, &memory.muted), (vec![silence("s1", 60)], &vec![muted]));
+    assert!(memory.timed.contains_key("a"), "whether it still stands can be told");
+    let past = store.past(&prod(), &"a".into()).await.unwrap();
+    assert_eq!(past.fates, [(fate.clone(), START)]);
+    let fates = store.fates(Span { limit: 9, ..Span::default() }).await.unwrap();
+    assert_eq!(fates, [(fate, START, None)]);
+    assert_eq!(store.find("evt_1", 9).await.unwrap(), [(prod(), "a".into())]);
+    store.commit(Commit { unmuted: vec!["alr_a".into()], ..commit(vec![]) }).await.unwrap();
+    assert!(store.load(&prod(), Wanted::default()).await.unwrap().muted.is_empty());
+}
+
+#[tokio::test]
+async fn findings_are_loaded_by_job_by_name_and_by_resource() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let on = |id: &str, job: &str, resource: &str, resolved: bool| Alert {
+        resource: Some(resource.into()),
+        resolved,
+        told: vec![],
+        ..told_by(id, job, "msg")
+    };
+    let alerts = vec![on("alr_1", "a", "r", false), on("alr_2", "b", "r", true), on("alr_3", "c", "s", false)];
+    store.commit(Commit { alerts, changes: vec![known("c", 1, false)], ..commit(vec![]) }).await.unwrap();
+    let load = async |wanted| {
+        let memory = store.load(&prod(), wanted).await.unwrap();
+        let mut ids: Vec<String> = memory.alerts.keys().map(ToString::to_string).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(load(Wanted::default()).await, [""; 0]);
+    assert_eq!(load(Wanted { ids: vec!["b".into()], ..Wanted::default() }).await, ["alr_2"]);
+    assert_eq!(load(Wanted { resources: vec!["r".into()], ..Wanted::default() }).await, ["alr_1"], "what still stands");
+    let named = |job: &Job| -> Vec<_> { vec![if job.id.as_str() == "c" { "alr_2".into() } else { "alr_1".into() }] };
+    let findings = ["alr_3".into()].into_iter().collect();
+    assert_eq!(load(Wanted { findings, ..Wanted::default() }).await, ["alr_3"]);
+    let absent = Wanted { others: Some(Arc::new(|id| id == "c")), named: Some(Arc::new(named)), ..Wanted::default() };
+    assert_eq!(load(absent).await, ["alr_2", "alr_3"], "its own, and the one it is named under");
+    let open_ones: Vec<String> =
+        store.findings(9).await.unwrap().into_iter().map(|finding| finding.alert.id.to_string()).collect();
+    assert_eq!(open_ones, ["alr_1", "alr_3"]);
+}
+
 /// Engine of one file: what a damaged, foreign or newer one looks like.
 mod sqlite {
     use super::{Access, Error, open, store, url};
@@ -365,4 +562,24 @@ mod sqlite {
         let other = url(directory.path()).replace("sqlite:", "mysql:");
         assert!(matches!(store::open(&other, Access::Agent).await, Err(Error::Unusable(_))));
     }
+}
+
+#[tokio::test]
+async fn a_request_is_answered_once_and_found_by_no_agent_that_comes_too_late() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let first = store.ask("reload", seconds(0)).await.unwrap();
+    let second = store.ask("reload", seconds(30)).await.unwrap();
+    let found = |requests: Vec<store::Request>| requests.into_iter().map(|request| request.n).collect::<Vec<_>>();
+    assert_eq!(found(store.requests(seconds(40)).await.unwrap()), [first, second]);
+    assert_eq!(found(store.requests(seconds(70)).await.unwrap()), [second], "the first one is too old");
+    let answer = |text: &str| store::Answer { accepted: true, text: text.into() };
+    assert_eq!(store.answered(second).await.unwrap(), None);
+    store.answer(second, answer("done"), seconds(71)).await.unwrap();
+    store.answer(second, answer("once more"), seconds(72)).await.unwrap();
+    assert_eq!(store.answered(second).await.unwrap(), Some(answer("done")));
+    assert_eq!(found(store.requests(seconds(72)).await.unwrap()), [0; 0]);
+    let third = store.ask("reload", seconds(90_000)).await.unwrap();
+    assert_eq!(store.answered(second).await.unwrap(), None, "what is older than a day is not kept");
+    assert!(third > second, "a number is never used again");
 }

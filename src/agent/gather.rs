@@ -7,11 +7,11 @@ use super::Agent;
 use super::observer::Seen;
 use super::pulse::Heart;
 use super::shutdown::Shutdown;
-use crate::model::delivery::{Held, Owed};
+use crate::model::delivery::{Frozen, Held, Owed};
 use crate::model::memory::Pacing;
 use crate::model::name::ReceiverName;
 use crate::model::time::Timestamp;
-use crate::plan::{DIGEST_MAX, Paced, Plan, Rate, gather, pace};
+use crate::plan::{DIGEST_MAX, Paced, Plan, Rate, digests, gather, pace};
 use crate::store::{self, Gathered};
 
 /// What is held is looked at this often without a nudge: a rate that is used up has room again after a while.
@@ -88,7 +88,9 @@ impl Agent {
             return Ok(());
         }
         let recent = self.pacing(std::iter::once(receiver), now).await?.recent.get(receiver).copied().unwrap_or(0);
-        let left = self.rate(receiver).map_or(DIGESTS_MAX, |rate| rate.count.saturating_sub(recent).min(DIGESTS_MAX));
+        let left = self
+            .rate(receiver)
+            .map_or(DIGESTS_MAX, |rate| digests(rate, rate.count.saturating_sub(recent)).min(DIGESTS_MAX));
         if left == 0 {
             return Ok(());
         }
@@ -97,7 +99,8 @@ impl Agent {
         let one = |(digest, positions): (Option<Owed>, Vec<usize>)| {
             let frozen = match digest {
                 Some(owed) => self.freeze(std::slice::from_ref(&owed)).pop()?,
-                None => held.get(*positions.first()?)?.frozen.clone(),
+                // It counts for the rate from now on.
+                None => Frozen { created_at: now, ..held.get(*positions.first()?)?.frozen.clone() },
             };
             Some(Gathered { frozen, held: positions.into_iter().filter_map(|at| numbers.get(at).copied()).collect() })
         };

@@ -1,4 +1,5 @@
-//! Looking at all sources together: who is told that some cannot be seen, once for all of them.
+//! What the agent says in its own name: that sources cannot be seen, once for all of them, and what its other parts want
+//! to have said.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,17 +11,22 @@ use super::Agent;
 use super::observer::Seen;
 use super::pulse::Heart;
 use super::shutdown::Shutdown;
+use crate::model::delivery::Owed;
 use crate::model::name::SourceName;
 use crate::plan::{Plan, View, lookout};
 use crate::store::{self, Told};
 
 /// How often the views are looked at while something is amiss.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Words that wait while the store does not take them; of more, the oldest go.
+const WORDS_MAX: usize = 100;
 
 /// What the polls have said of each source.
 #[derive(Debug, Default)]
 pub(super) struct Lookout {
     views: Mutex<HashMap<SourceName, View>>,
+    /// What is to be told besides, in order.
+    words: Mutex<Vec<Owed>>,
     news: Notify,
 }
 
@@ -49,8 +55,27 @@ impl Lookout {
         }
     }
 
+    fn words(&self) -> MutexGuard<'_, Vec<Owed>> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has this told, as soon as the store takes it.
+    pub(super) fn say(&self, owed: Vec<Owed>) {
+        let mut words = self.words();
+        for owed in owed {
+            if !words.iter().any(|known| known.id == owed.id) {
+                words.push(owed);
+            }
+        }
+        let over = words.len().saturating_sub(WORDS_MAX);
+        words.drain(..over);
+        drop(words);
+        self.news.notify_one();
+    }
+
     fn is_amiss(&self) -> bool {
-        self.views().values().any(|view| view.sight.blind_since.is_some() || view.sight.told_since.is_some())
+        !self.words().is_empty()
+            || self.views().values().any(|view| view.sight.blind_since.is_some() || view.sight.told_since.is_some())
     }
 }
 
@@ -67,17 +92,37 @@ pub(super) async fn run(agent: Arc<Agent>, shutdown: Shutdown, heart: Heart) {
             () = news => {}
             // The watchdog is fed while there is nothing to see, too.
             () = tokio::time::sleep(LOOK_EVERY * 10) => continue,
-            () = shutdown.requested() => return,
+            () = shutdown.requested() => break,
         }
+        agent.speak().await;
         agent.look(true).await;
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = shutdown.requested() => return,
+            () = shutdown.requested() => break,
         }
     }
+    // What was said is owed, whoever sends it after the next start.
+    agent.speak().await;
 }
 
 impl Agent {
+    /// Writes what is to be told besides; what the store does not take is offered again.
+    async fn speak(&self) {
+        let words = self.lookout.words().clone();
+        if words.is_empty() {
+            return;
+        }
+        match self.shared.store.tell(Told { sources: Vec::new(), deliveries: self.freeze(&words) }).await {
+            Ok(()) => {
+                self.lookout.words().retain(|word| !words.iter().any(|told| told.id == word.id));
+                words.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
+            }
+            Err(error) => {
+                self.shared.observer.see(&Seen::StoreFailed { doing: "telling of the agent's affairs", error: &error });
+            }
+        }
+    }
+
     /// Looks at all sources once, and tells what there is to tell.
     pub(super) async fn look(&self, gather: bool) {
         let now = self.shared.clock.now();

@@ -9,6 +9,7 @@ mod gather;
 mod lookout;
 mod observer;
 mod pulse;
+mod reload;
 mod shutdown;
 mod watch;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
 
-pub use observer::{Observer, Seen};
+pub use observer::{Asker, Observer, Seen};
 pub use pulse::Pulse;
 pub use shutdown::{Shutdown, Tasks};
 
@@ -27,6 +28,7 @@ use crate::clock::Clock;
 use crate::deliver::Receiver;
 use crate::model::delivery::{Frozen, Owed};
 use crate::model::name::{ReceiverName, SourceName};
+use crate::model::time::Timestamp;
 use crate::plan::{Plan, Rate, SelfWatch};
 use crate::retry::Schedule;
 use crate::rules::RuleSet;
@@ -123,6 +125,8 @@ pub struct Agent {
     /// One for each source.
     desks: Vec<Mutex<watch::Desk>>,
     lookout: lookout::Lookout,
+    /// Since when the rules on disk cannot be used.
+    refused: std::sync::Mutex<Option<Timestamp>>,
     /// Held while it is decided and written how fast receivers are told.
     turns: Mutex<()>,
     /// Wakes the loop that gathers.
@@ -148,7 +152,8 @@ impl Agent {
         let desks = sources.iter().map(|_| Mutex::default()).collect();
         let lookout = lookout::Lookout::default();
         let (turns, gatherer) = (Mutex::default(), Notify::new());
-        Arc::new(Self { shared, sources, lanes, rules, pulse, desks, lookout, turns, gatherer })
+        let refused = std::sync::Mutex::default();
+        Arc::new(Self { shared, sources, lanes, rules, pulse, desks, lookout, refused, turns, gatherer })
     }
 
     /// Starts every loop. They end when `shutdown` asks them to.
@@ -192,11 +197,6 @@ impl Agent {
             plans.push((setup.source.facts().name.clone(), plan));
         }
         plans
-    }
-
-    /// Puts other rules in force. What was told is remembered by rule id and is not told again.
-    pub fn replace_rules(&self, rules: RuleSet) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
     /// The rules in force.

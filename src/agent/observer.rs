@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::model::delivery::{Attempt, Claimed, Verdict};
 use crate::model::name::{ReceiverName, SourceName};
+use crate::model::time::Timestamp;
 use crate::plan::Plan;
 use crate::store;
 
@@ -49,6 +50,26 @@ pub enum Seen<'a> {
         /// Why not.
         error: &'a store::Error,
     },
+    /// Other rules are in force.
+    RulesTaken {
+        /// Who asked for it.
+        by: Asker,
+        /// When.
+        at: Timestamp,
+        /// How many there are.
+        rules: usize,
+        /// What may not be meant in them, a line each.
+        warnings: &'a [String],
+    },
+    /// The rules on disk cannot be used; the old ones stay in force.
+    RulesRefused {
+        /// Who asked for them.
+        by: Asker,
+        /// Why not, a line each.
+        errors: &'a [String],
+        /// What else is wrong.
+        warnings: &'a [String],
+    },
     /// A poll could not be kept: nothing was written, and the next poll finds the same again.
     PollLost {
         /// Where.
@@ -56,6 +77,31 @@ pub enum Seen<'a> {
         /// Why.
         error: &'a store::Error,
     },
+}
+
+/// Who asks for the rules to be read anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// SIGHUP.
+    Signal,
+    /// `jobwatch reload`.
+    Command,
+    /// `POST /-/reload`.
+    Http,
+    /// Files that changed.
+    Watch,
+}
+
+impl Asker {
+    /// As logs name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Signal => "SIGHUP",
+            Self::Command => "jobwatch reload",
+            Self::Http => "POST /-/reload",
+            Self::Watch => "changed files",
+        }
+    }
 }
 
 /// Somebody who sees what happens. Called from the loops: it must not wait.

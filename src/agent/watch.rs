@@ -9,11 +9,12 @@ use super::shutdown::Shutdown;
 use super::{Agent, Mode, SourceSetup, Strategy};
 use crate::diff::{Points, to_confirm, to_sample, vanished};
 use crate::model::index::Index;
+use crate::model::job::Job;
 use crate::model::listing::{Fault, FaultKind, Listing, Point};
-use crate::model::name::JobId;
+use crate::model::name::{AlertId, JobId, SourceName};
 use crate::model::time::Timestamp;
 use crate::plan::{Input, Paced, Plan, plan};
-use crate::rules::RuleSet;
+use crate::rules::{Facts, RuleSet, class_of};
 use crate::store::{self, Wanted};
 
 /// With `auto`, sources with more jobs than this are mostly read briefly: below, a whole listing costs as little.
@@ -182,9 +183,11 @@ impl Agent {
         let whole = desktop.must_be_whole(&setup.strategy, self.shared.clock.now());
         let listing = setup.source.list(&desktop.index, whole).await;
         let rules = self.rules();
-        let now = self.shared.clock.now();
-        let wanted = remembered(&rules, &listing, now, wanted(&listing, &desktop.index));
-        let before = self.shared.store.load(&facts.name, wanted).await?;
+        let wanted = |found: &[&Job]| {
+            let rows: Vec<&Job> = listing.rows().jobs.iter().chain(found.iter().copied()).collect();
+            remembered(&rules, &facts.name, &rows, self.shared.clock.now(), wanted(&listing, &desktop.index))
+        };
+        let mut before = self.shared.store.load(&facts.name, wanted(&[])).await?;
         let living = desktop.index.len();
         let suspect = vanished(&before.snapshot, &listing, &setup.policy, living).is_some();
         let ask = match suspect {
@@ -192,6 +195,12 @@ impl Agent {
             false => to_confirm(&before.snapshot, &listing, &setup.policy, POINTS_MAX),
         };
         let points = confirm(setup, ask).await;
+        let found = |point: &'_ Point| if let Point::Found(job) = point { Some(job.clone()) } else { None };
+        let found: Vec<Job> = points.values().filter_map(found).collect();
+        if !found.is_empty() {
+            // A job that was only missing may have news of its own.
+            before = self.shared.store.load(&facts.name, wanted(&found.iter().collect::<Vec<_>>())).await?;
+        }
         let now = self.shared.clock.now();
         if matches!(listing, Listing::Complete(_)) {
             desktop.whole_at = Some(now);
@@ -242,13 +251,23 @@ impl Desk {
 }
 
 /// What the rules in force have to know besides the jobs that a listing has news of.
-fn remembered(rules: &RuleSet, listing: &Listing, now: Timestamp, wanted: Wanted) -> Wanted {
+fn remembered(rules: &Arc<RuleSet>, source: &SourceName, rows: &[&Job], now: Timestamp, wanted: Wanted) -> Wanted {
     let resources = match rules.by_resource() {
-        true => listing.rows().jobs.iter().filter_map(|job| job.resource_id.clone()).collect(),
+        true => rows.iter().filter_map(|job| job.resource_id.clone()).collect(),
         false => Vec::new(),
     };
     let recent = rules.counted().map(|within| now.minus(within));
-    Wanted { statuses: rules.timed(), wide: rules.wide(), resources, recent, now, ..wanted }
+    let statuses = rules.timed();
+    if !rules.has_wide() {
+        return Wanted { statuses, resources, recent, now, ..wanted };
+    }
+    let (rules, source) = (Arc::clone(rules), source.clone());
+    let naming = move |job: &Job| -> Vec<AlertId> {
+        let class = class_of(job);
+        rules.wide_findings(&Facts { job, reason_class: &class, source: &source, now }).collect()
+    };
+    let findings = rows.iter().flat_map(|job| naming(job)).collect();
+    Wanted { statuses, resources, recent, now, findings, named: Some(Arc::new(naming)), ..wanted }
 }
 
 /// What is to be loaded to decide about a listing: the jobs it has news of, and those that a complete one does not show.

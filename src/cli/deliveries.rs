@@ -6,16 +6,13 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, Table};
 use serde_json::json;
 
-use super::run::open;
-use super::{Exit, Format, Global, say_report, show};
+use super::{Exit, Format, Global, Since, show, since};
 use crate::clock::Clock;
-use crate::config::{self, Purpose};
 use crate::deliver::tame;
-use crate::document::duration;
 use crate::model::delivery::DeliveryState;
 use crate::model::name::{DeliveryId, ReceiverName};
 use crate::model::time::{Timestamp, span};
-use crate::store::{Access, Again, Delivery, Dossier, Filter, Store};
+use crate::store::{Again, Delivery, Dossier, Filter, Store};
 
 /// Titles and answers in a table are cut to this many characters; `show` has them whole.
 const CELL_MAX: usize = 60;
@@ -65,32 +62,11 @@ pub(super) struct List {
     format: Format,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Since {
-    Ago(std::time::Duration),
-    At(Timestamp),
-}
-
-fn since(text: &str) -> Result<Since, String> {
-    let ago = duration(text).map(Since::Ago);
-    ago.or_else(|| Timestamp::parse(text).map(Since::At))
-        .ok_or_else(|| "such as 30m, 2h, 14d or 2026-11-24T08:00:00Z".into())
-}
-
 impl Deliveries {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {
-        // Only the state's place is needed: neither the rules nor the secrets need to be in order to look at what is stuck.
-        let (config, report) = config::load(&global.config_path(), Purpose::Check);
-        let Some(config) = config.filter(|_| !report.has_errors()) else {
-            say_report(&report)?;
-            return Ok(Exit::Config);
-        };
-        let store = match open(&config, Access::Visitor).await {
-            Ok(store) => store,
-            Err((error, exit)) => {
-                writeln!(anstream::stderr(), "error: {error}")?;
-                return Ok(exit);
-            }
+        let (_, store) = match global.visit().await? {
+            Ok(visit) => visit,
+            Err(exit) => return Ok(exit),
         };
         match self {
             Self::List(list) => list.run(&*store).await,
@@ -107,10 +83,7 @@ impl List {
             receiver: self.receiver.map(ReceiverName::from),
             state: self.state.and_then(|word| word.parse().ok()),
             job: self.job,
-            since: self.since.map(|since| match since {
-                Since::Ago(span) => now.minus(span),
-                Since::At(at) => at,
-            }),
+            since: self.since.map(|since| since.before(now)),
             limit: self.limit,
         };
         let rows = store.deliveries(filter).await?;

@@ -66,6 +66,8 @@ impl Observer for Reporter {
             | Seen::Attempted { .. }
             | Seen::Returned { .. }
             | Seen::StoreFailed { .. }
+            | Seen::RulesTaken { .. }
+            | Seen::RulesRefused { .. }
             | Seen::PollLost { .. } => {}
         }
     }

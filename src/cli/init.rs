@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::schema::Schema;
 use super::{Exit, SHIPPED_RULES};
 use crate::config::STARTER;
 
@@ -19,7 +20,12 @@ pub(super) struct Init {
 impl Init {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let rules = self.directory.join("rules");
-        let mut files = vec![(self.directory.join("jobwatch.toml"), STARTER)];
+        let (config_schema, rules_schema) = (Schema::Config.text(), Schema::Rules.text());
+        let mut files = vec![
+            (self.directory.join("jobwatch.toml"), STARTER),
+            (self.directory.join("jobwatch.schema.json"), config_schema.as_str()),
+            (rules.join("rules.schema.json"), rules_schema.as_str()),
+        ];
         files.extend(SHIPPED_RULES.iter().map(|(name, text)| (rules.join(name), *text)));
         let taken: Vec<String> =
             files.iter().filter(|(path, _)| path.exists()).map(|(path, _)| path.display().to_string()).collect();

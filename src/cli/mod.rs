@@ -8,22 +8,28 @@ mod doctor;
 mod init;
 mod poll;
 mod probe;
+mod reload;
 mod rules;
 mod run;
+mod schema;
 mod show;
+mod silence;
 mod simulate;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use annotate_snippets::Renderer;
 use anstream::ColorChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, PLACES, Purpose};
-use crate::document::{Level, Report};
+use crate::config::{self, PLACES, Purpose, Reading};
+use crate::document::{Level, Report, duration};
+use crate::model::time::Timestamp;
 use crate::ops::log;
+use crate::store::{Access, Store};
 
 /// Watches cloud jobs and tells people, and programs, why they failed.
 ///
@@ -93,14 +99,22 @@ enum Command {
     Check(check::Check),
     /// One poll of every source, then exit.
     Poll(poll::Poll),
+    /// Ask the running agent to read its rules anew, and say what it answers.
+    Reload(reload::Reload),
     /// Compare two saved API answers: the transitions, and what the rules would send.
     Diff(diff::Diff),
     /// What was sent to whom, what is stuck, and sending it again.
     #[command(subcommand)]
     Deliveries(deliveries::Deliveries),
-    /// The tests that stand in rule files.
+    /// Test rules, and ask why they spoke or did not.
     #[command(subcommand)]
     Rules(rules::Rules),
+    /// Keep quiet about something for a while.
+    #[command(subcommand)]
+    Silence(silence::Silences),
+    /// The JSON Schema of a file, for editors.
+    #[command(subcommand)]
+    Schema(schema::Schema),
     /// One listing, or one test message, through the real path; nothing is written.
     #[command(subcommand)]
     Probe(probe::Probe),
@@ -163,9 +177,12 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::Init(init) => init.run(),
         Command::Check(check) => check.run(global),
         Command::Poll(poll) => runtime.block_on(poll.run(global)),
+        Command::Reload(reload) => runtime.block_on(reload.run(global)),
         Command::Diff(diff) => diff.run(global),
         Command::Deliveries(deliveries) => runtime.block_on(deliveries.run(global)),
-        Command::Rules(rules) => rules.run(global),
+        Command::Rules(rules) => runtime.block_on(rules.run(global)),
+        Command::Silence(silence) => runtime.block_on(silence.run(global)),
+        Command::Schema(schema) => schema.run(),
         Command::Probe(probe) => runtime.block_on(probe.run(global)),
         Command::Doctor(doctor) => runtime.block_on(doctor.run(global)),
         Command::Simulate(simulate) => runtime.block_on(simulate.run()),
@@ -177,6 +194,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let pipe = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref().is_some_and(pipe))
 }
+
+/// A configuration with its rules, and what these were read from.
+type Loaded = (config::Config, crate::rules::RuleSet, config::Footprint);
 
 impl Global {
     /// The service tells what happens; other commands only what is wrong.
@@ -211,15 +231,61 @@ impl Global {
 
     /// The configuration with its rules, or nothing after everything that is wrong has been said.
     fn load(&self, purpose: Purpose) -> anyhow::Result<Option<(config::Config, crate::rules::RuleSet)>> {
+        Ok(self.load_all(purpose)?.map(|(config, rules, _)| (config, rules)))
+    }
+
+    /// [`Self::load`], with what the rules were read from.
+    fn load_all(&self, purpose: Purpose) -> anyhow::Result<Option<Loaded>> {
         let (config, mut report) = config::load(&self.config_path(), purpose);
         let loaded = config.map(|config| {
-            let (rules, found) = config::rules(&config.rules, Some(&config.known));
+            let Reading { rules, report: found, footprint } = config::read_rules(&config.rules, Some(&config.known));
             report.merge(found);
-            (config, rules)
+            (config, rules, footprint)
         });
         say_report(&report)?;
         Ok(loaded.filter(|_| !report.has_errors()))
     }
+}
+
+impl Global {
+    /// The configuration and its state, for a command beside the agent; or how to end, after it has been said why. Only the
+    /// state's place is needed: neither the rules nor the secrets need to be in order.
+    async fn visit(&self) -> anyhow::Result<Result<(config::Config, Arc<dyn Store>), Exit>> {
+        let (config, report) = config::load(&self.config_path(), Purpose::Check);
+        let Some(config) = config.filter(|_| !report.has_errors()) else {
+            say_report(&report)?;
+            return Ok(Err(Exit::Config));
+        };
+        match run::open(&config, Access::Visitor).await {
+            Ok(store) => Ok(Ok((config, store))),
+            Err((error, exit)) => {
+                writeln!(anstream::stderr(), "error: {error}")?;
+                Ok(Err(exit))
+            }
+        }
+    }
+}
+
+/// A point in time as people type it.
+#[derive(Clone, Copy, Debug)]
+enum Since {
+    Ago(std::time::Duration),
+    At(Timestamp),
+}
+
+impl Since {
+    fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Ago(span) => now.minus(span),
+            Self::At(at) => at,
+        }
+    }
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    let ago = duration(text).map(Since::Ago);
+    ago.or_else(|| Timestamp::parse(text).map(Since::At))
+        .ok_or_else(|| "such as 30m, 2h, 14d or 2026-11-24T08:00:00Z".into())
 }
 
 /// Prints what is wrong with files to standard error.

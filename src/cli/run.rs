@@ -1,5 +1,7 @@
 //! `jobwatch run`: the service.
 
+mod reload;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +12,20 @@ use super::{Exit, Global};
 use crate::agent::{Agent, GRACE, Observer, Setup, Shutdown, Tasks};
 use crate::clock::Clock;
 use crate::config::{self, Config, Purpose};
+use crate::ops::admin::{Admin, Inside};
 use crate::ops::log::Log;
+use crate::ops::metrics::Metrics;
 use crate::ops::systemd::{self, Notifier};
 use crate::rules::RuleSet;
 use crate::store::{self, Access, Store};
+pub(super) use reload::RELOAD;
+use reload::Reloader;
 
 /// The loops need this much longer than their deliveries.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
-    let Some((config, rules)) = global.load(Purpose::Run)? else { return Ok(Exit::Config) };
+    let Some((config, rules, footprint)) = global.load_all(Purpose::Run)? else { return Ok(Exit::Config) };
     let store = match open(&config, Access::Agent).await {
         Ok(store) => store,
         Err((error, exit)) => {
@@ -27,25 +33,35 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
             return Ok(exit);
         }
     };
+    let admin = match bind(config.admin.clone()).await {
+        Ok(admin) => admin,
+        Err(error) => {
+            error!("{error}");
+            return Ok(Exit::Failed);
+        }
+    };
     let (sources, receivers, count) = (config.sources.len(), config.receivers.len(), rules.rules.len());
     warn_of_orphans(&*store, &config).await;
-    let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(Log::default()), Arc::new(Notifier::new(sources))];
-    let (paths, known) = (config.rules.clone(), config.known.clone());
-    let agent = assemble(config, rules, store, Arc::new(observers));
+    let metrics = Arc::new(Metrics::new(Clock::system().now()));
+    // The log comes last: what it says is measured already.
+    let observers: Vec<Arc<dyn Observer>> =
+        vec![Arc::<Metrics>::clone(&metrics), Arc::new(Notifier::new(sources)), Arc::new(Log::default())];
+    let (paths, known, when) = (config.rules.clone(), config.known.clone(), config.reload);
+    let agent = assemble(config, rules, Arc::clone(&store), Arc::new(observers));
+    let reloader = Reloader::new(Arc::clone(&agent), paths, known, footprint);
     let mut signals = Signals::new()?;
     let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
     agent.start(&tasks, &shutdown);
     tasks.spawn(systemd::watchdog(Arc::clone(agent.pulse()), shutdown.clone()));
+    reloader.start(store, when, &tasks, &shutdown);
+    if let Some(admin) = admin {
+        let rules = Arc::<Reloader>::clone(&reloader);
+        let inside = Inside { pulse: Arc::clone(agent.pulse()), metrics, rules };
+        tasks.spawn(admin.serve(inside, tasks.clone(), shutdown.clone()));
+    }
     info!(sources, receivers, rules = count, version = env!("CARGO_PKG_VERSION"), "watching");
     while let Event::Reload = signals.next().await {
-        let (rules, report) = config::rules(&paths, Some(&known));
-        report.lines().for_each(|line| warn!("{line}"));
-        if report.has_errors() {
-            error!("the rules on disk cannot be used: the old ones stay in force");
-        } else {
-            info!(rules = rules.rules.len(), "the rules were read anew and are in force");
-            agent.replace_rules(rules);
-        }
+        reloader.hang_up();
     }
     info!("stopping: deliveries that are under way may finish");
     systemd::stopping();
@@ -87,6 +103,16 @@ pub(super) async fn open(config: &Config, access: Access) -> Result<Arc<dyn Stor
         };
         (error, exit)
     })
+}
+
+/// Binds the admin interface, if there is one.
+async fn bind(admin: Option<config::Admin>) -> anyhow::Result<Option<Admin>> {
+    let Some(config::Admin { listen, token }) = admin else { return Ok(None) };
+    let bound = Admin::bind(listen, token).await.and_then(|admin| {
+        info!(address = %admin.address()?, "the admin interface listens");
+        Ok(admin)
+    });
+    bound.map(Some).map_err(|error| anyhow::anyhow!("[admin] listen: {listen} cannot be bound: {error}"))
 }
 
 /// Deliveries to receivers that the configuration no longer has: kept, and said.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use configparser::ini::Ini;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
 
 use super::guard::Guard;
 use super::iam::Iam;
@@ -15,6 +16,7 @@ use super::metadata::{self, Machine, Metadata};
 use super::sign::AccessKey;
 use super::{Pool, fingerprint, region};
 use crate::clock::Clock;
+use crate::document::schema::{about, secret, shaped, string, table};
 use crate::document::{Item, Kept, Secrets, Table, suggest};
 use crate::http::Url;
 use crate::model::listing::Fault;
@@ -280,6 +282,50 @@ impl Credential {
     }
 }
 
+impl Credential {
+    /// The JSON Schema of `credentials`: each kind and what it needs.
+    pub(crate) fn schema() -> Value {
+        let url = |words| shaped(words, "^https?://");
+        let kind = |word: &&str| {
+            let (words, required, own): (_, &[&str], Vec<(&str, Value)>) = match *word {
+                "ak_sk" => (
+                    "An access key.",
+                    &["access_key", "secret_key"],
+                    vec![
+                        ("access_key", secret("The access key's id.")),
+                        ("secret_key", secret("The secret access key.")),
+                        ("security_token", secret("If the key is temporary.")),
+                    ],
+                ),
+                "token" => ("A token; it lasts 24 hours.", &["token"], vec![("token", secret("The token."))]),
+                "password" => (
+                    "An IAM user: a token is asked for and renewed.",
+                    &["user", "domain", "password"],
+                    vec![
+                        ("user", string("The IAM user's name.")),
+                        ("domain", string("The account's name.")),
+                        ("password", secret("The user's password.")),
+                        ("iam_endpoint", url("Where the identity service answers; the region's, if left out.")),
+                    ],
+                ),
+                "metadata" => (
+                    "The machine's own key: an ECS agency, or a CCE pod's identity.",
+                    &[],
+                    vec![("endpoint", url("Where the metadata service answers, if not at the usual address."))],
+                ),
+                _ => (
+                    "The SDKs' order: HUAWEICLOUD_SDK_AK and _SK, the profile file, the machine's own key.",
+                    &[],
+                    vec![("endpoint", url("Where the metadata service answers, if not at the usual address."))],
+                ),
+            };
+            let named = ("kind", about(words, json!({ "const": word })));
+            table(words, &[&["kind"], required].concat(), std::iter::once(named).chain(own))
+        };
+        about("Who asks.", json!({ "oneOf": KINDS.iter().map(kind).collect::<Vec<_>>() }))
+    }
+}
+
 struct Reader<'a> {
     table: &'a Table<'a>,
     secrets: &'a dyn Secrets,
@@ -417,6 +463,8 @@ impl Reader<'_> {
 
     /// The SDKs' order: the environment, the profile file, the machine.
     fn auto(&self, span: std::ops::Range<usize>) -> Option<Arc<Credential>> {
+        // It may be there also where the machine is not asked in the end.
+        self.table.known(&["endpoint"]);
         let plain = |text: String| Kept { value: text.into(), living: None };
         let variable = |name: &str| self.secrets.variable(name);
         match (variable("HUAWEICLOUD_SDK_AK"), variable("HUAWEICLOUD_SDK_SK")) {

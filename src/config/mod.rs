@@ -3,29 +3,35 @@
 //! Everything that is wrong is found in one run, with its place; nothing of a configuration with errors is used. Below
 //! this floor nobody knows that there is a file.
 
+mod footprint;
+mod schema;
 mod secret;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::agent::{Mode, ReceiverSetup, SourceSetup, Strategy};
 use crate::clock::Clock;
 use crate::cloud::{Limits, Pool};
 use crate::deliver;
 use crate::diff::Policy;
-use crate::document::{File, Item, Level, Problem, Report, Table, Value, parse, suggest};
+use crate::document::{File, Item, Level, Notes, Problem, Report, Table, Value, parse, suggest};
 use crate::http::Egress;
 use crate::model::name::{ReceiverName, SourceName};
 use crate::plan::{Disagreement, Rate, SelfWatch, rehearse};
 use crate::retry::Schedule;
 use crate::rules::{Expectation, Rule, RuleSet, RuleTest, Surroundings, Window, load as load_rules};
 use crate::source;
+pub use footprint::{Footprint, Look};
+pub use schema::schema;
 use secret::Vault;
 pub use secret::variable;
 
@@ -36,6 +42,10 @@ pub const PLACES: [&str; 2] = ["./jobwatch.toml", "/etc/jobwatch/jobwatch.toml"]
 
 /// Files of the configuration and rules are no longer than this.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Where the admin interface listens that says nothing else.
+const ADMIN_LISTEN: &str = "127.0.0.1:9477";
+/// A token for the admin interface that is shorter can be guessed.
+const TOKEN_BYTES_MIN: usize = 16;
 /// More rule files than this are not read.
 const RULE_FILES_MAX: usize = 1_000;
 const SECOND: Duration = Duration::from_secs(1);
@@ -57,6 +67,10 @@ pub struct Config {
     pub state: String,
     /// Directories and files of rules.
     pub rules: Vec<PathBuf>,
+    /// When rules are read anew.
+    pub reload: Reload,
+    /// The admin interface, if there is one.
+    pub admin: Option<Admin>,
     /// Who hears of the agent's own troubles.
     pub watch: SelfWatch,
     /// What is watched: those sources whose secrets are here.
@@ -67,6 +81,25 @@ pub struct Config {
     pub receivers: BTreeMap<ReceiverName, ReceiverSetup>,
     /// What rule files may name.
     pub known: Known,
+}
+
+/// When rules are read anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reload {
+    /// When somebody asks for it.
+    #[default]
+    Ask,
+    /// When their files change as well.
+    Watch,
+}
+
+/// The admin interface.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What those who use it must know.
+    pub token: Option<SecretString>,
 }
 
 /// What rule files may name.
@@ -100,6 +133,11 @@ enum IdleKind {
 /// Reads a configuration file. There is a configuration if its table could be read; it is fit for use only if the report
 /// has no errors.
 pub fn load(path: &Path, purpose: Purpose) -> (Option<Config>, Report) {
+    load_noting(path, purpose, None)
+}
+
+/// As [`load`], and notes what is asked for.
+pub fn load_noting(path: &Path, purpose: Purpose, notes: Option<&Notes>) -> (Option<Config>, Report) {
     let mut report = Report::default();
     let text = match read(path) {
         Ok(text) => text,
@@ -120,7 +158,7 @@ pub fn load(path: &Path, purpose: Purpose) -> (Option<Config>, Report) {
     }
     let problems: RefCell<Vec<Problem>> = RefCell::default();
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
-    let top = Table::root(&table, &problems);
+    let top = Table::root(&table, &problems).noted(notes);
     let pool = Pool::new(Clock::system(), limits(&top));
     let config = Reader { base, purpose, pool, file: Arc::clone(&file) }.file(top);
     let mut problems = problems.into_inner();
@@ -145,7 +183,26 @@ pub(crate) fn with_table<T>(text: &str, read: impl FnOnce(&Table<'_>, &dyn crate
 
 /// Reads every rule file below `paths`. `known` is what they may name, if that is known.
 pub fn rules(paths: &[PathBuf], known: Option<&Known>) -> (RuleSet, Report) {
+    let Reading { rules, report, .. } = read_rules(paths, known);
+    (rules, report)
+}
+
+/// Rules as they were read.
+#[derive(Debug)]
+pub struct Reading {
+    /// The rules; fit for use only if the report has no errors.
+    pub rules: RuleSet,
+    /// What is wrong with them.
+    pub report: Report,
+    /// What they were read from.
+    pub footprint: Footprint,
+}
+
+/// Reads every rule file below `paths`, and remembers what was read.
+pub fn read_rules(paths: &[PathBuf], known: Option<&Known>) -> Reading {
     let mut report = Report::default();
+    let footprint = RefCell::new(Footprint::new(paths));
+    let read = |path: &Path| footprint.borrow_mut().read(path);
     let mut files = Vec::new();
     for path in paths {
         match rule_files(path) {
@@ -183,7 +240,7 @@ pub fn rules(paths: &[PathBuf], known: Option<&Known>) -> (RuleSet, Report) {
             report.add(&idle.file, idle.unless_used(&set));
         }
     }
-    (set, report)
+    Reading { rules: set, report, footprint: footprint.into_inner() }
 }
 
 /// Where a test in a rule file and its rule disagree, as problems of that file.
@@ -239,8 +296,7 @@ fn rule_files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let path = entry?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+        if footprint::is_rule_name(&path) {
             found.push(path);
         }
     }
@@ -303,12 +359,18 @@ impl Reader {
             let span = agent.as_ref().map_or(top.span(), Table::span);
             top.report(Level::Warning, "nobody-told", span, "nobody hears of the agent's own troubles", help);
         }
+        let reload =
+            agent.as_ref().and_then(|agent| agent.word("reload", &[("ask", Reload::Ask), ("watch", Reload::Watch)]));
         if let Some(agent) = agent {
             agent.known(&["requests_per_second", "requests_per_second_per_host"]);
             agent.not_yet("heartbeat", "remove it");
             agent.finish();
         }
-        top.not_yet("admin", "remove the table: this version has no admin interface");
+        let admin = top.table("admin").and_then(|table| {
+            let admin = admin(&table, &vault);
+            table.finish();
+            admin
+        });
         top.not_yet("follow_up", "remove the tables: this version has no follow-ups");
         let windows = windows(&top);
         let mut idle = idle;
@@ -319,6 +381,8 @@ impl Reader {
         Config {
             state: state.unwrap_or_else(|| "sqlite:/var/lib/jobwatch/state.db".into()),
             rules: rules.unwrap_or_else(|| vec![self.base.join("rules")]),
+            reload: reload.unwrap_or_default(),
+            admin,
             watch,
             sources,
             source_count,
@@ -357,22 +421,13 @@ impl Reader {
             );
         }
         let defaults = top.table("source_defaults");
-        let kinds: Vec<(&str, &source::Kind)> = source::KINDS.iter().map(|kind| (kind.name, kind)).collect();
         let (mut taken, mut asked, count) = (BTreeSet::new(), Vec::new(), tables.len());
-        let read = |table: Table<'_>| {
-            let table = table.with_defaults(defaults.as_ref());
-            let kind = kind(&table, &kinds);
-            let source = self.source(&table, kind, vault, &mut taken);
-            // Which keys there are, only its kind knows.
-            if kind.is_some() {
-                asked.extend(table.asked());
-                table.finish();
-            }
-            source
-        };
+        let read =
+            |table: Table<'_>| self.source(table.with_defaults(defaults.as_ref()), vault, &mut taken, &mut asked);
         let sources = tables.into_iter().filter_map(read).collect();
         if let Some(defaults) = defaults {
-            if let Some(name) = defaults.value("name") {
+            asked.retain(|key| *key != "name");
+            if let Some(name) = defaults.misplaced("name") {
                 name.error("source-defaults", "every source has a name of its own", "name it in its [[source]]");
             }
             if !asked.is_empty() {
@@ -385,13 +440,13 @@ impl Reader {
 
     fn source(
         &self,
-        table: &Table<'_>,
-        kind: Option<&source::Kind>,
+        table: Table<'_>,
         vault: &Vault,
         taken: &mut BTreeSet<String>,
+        asked: &mut Vec<&'static str>,
     ) -> Option<SourceSetup> {
         let name = table.required("name", "a short word such as name = \"prod\"");
-        let name = name.filter(|name| sound_name(table, name));
+        let name = name.filter(|name| sound_name(&table, name));
         if let Some(name) = &name
             && !taken.insert(name.value.clone())
         {
@@ -402,12 +457,14 @@ impl Reader {
                 "a source's memory is kept under its name: give each its own",
             );
         }
-        let kind = kind?;
+        let kinds: Vec<(&str, &source::Kind)> = source::KINDS.iter().map(|kind| (kind.name, kind)).collect();
+        // Without it, nobody knows which keys belong here.
+        let kind = kind(&table, &kinds)?;
         let poll_every = table.duration("poll_every", Duration::from_millis(100)..DAY).unwrap_or(30 * SECOND);
         let timeout = table.duration("timeout", SECOND..600 * SECOND).unwrap_or(40 * SECOND);
-        let ca = self.ca(table);
+        let ca = self.ca(&table);
         let gone_after = table.integer("gone_after", 1..101).and_then(|n| u8::try_from(n).ok());
-        let baseline_within = baseline(table);
+        let baseline_within = baseline(&table);
         let mode =
             table.word("strategy", &[("full", Mode::Full), ("incremental", Mode::Incremental), ("auto", Mode::Auto)]);
         let full_every = table.duration("full_every", SECOND..DAY);
@@ -419,7 +476,9 @@ impl Reader {
             pool: &self.pool,
             secrets: vault,
         };
-        let made = (kind.read)(table, &common);
+        let made = (kind.read)(&table, &common);
+        asked.extend(table.asked());
+        table.finish();
         let defaults = Policy::default();
         let policy = Policy {
             gone_after: gone_after.unwrap_or(defaults.gone_after),
@@ -500,6 +559,34 @@ impl Reader {
         });
         text.ok().map(String::into_bytes)
     }
+}
+
+/// `[admin]`: nothing when it is switched off, or when something is wrong with it.
+fn admin(table: &Table<'_>, vault: &Vault) -> Option<Admin> {
+    const HELP: &str = "listen = \"127.0.0.1:9477\", or \"\" to switch it off";
+    let listen = table.string("listen");
+    let token = table.secret("token", vault);
+    if let Some(token) = &token
+        && token.value.expose_secret().len() < TOKEN_BYTES_MIN
+    {
+        let message = format!("`token` is shorter than {TOKEN_BYTES_MIN} characters");
+        table.error("token", token.span.clone(), message, "`openssl rand -hex 32` makes a good one");
+    }
+    let address = listen.as_ref().map_or(ADMIN_LISTEN, |listen| &*listen.value);
+    let span = listen.as_ref().map_or(table.span(), |listen| listen.span.clone());
+    if address.is_empty() {
+        return None;
+    }
+    let Ok(listen) = address.parse::<SocketAddr>() else {
+        table.error("listen", span, format!("`{address}` is no address and port"), HELP);
+        return None;
+    };
+    if !listen.ip().to_canonical().is_loopback() && !table.has("token") {
+        let message = format!("whoever reaches {listen} could use the admin interface");
+        table.error("token", span, message, "token = { credential = \"admin-token\" }, or a loopback address");
+        return None;
+    }
+    Some(Admin { listen, token: token.map(|token| token.value) })
 }
 
 /// How many requests a second the operator allows.

@@ -89,7 +89,7 @@ struct Place {
 
 /// What changes when a file is written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub struct Stamp {
     modified: Option<SystemTime>,
     length: u64,
     inode: u64,
@@ -102,7 +102,7 @@ impl Place {
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
+pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     let facts = std::fs::metadata(path).ok()?;
     Some(Stamp { modified: facts.modified().ok(), length: facts.len(), inode: facts.ino() })
 }

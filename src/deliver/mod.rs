@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use crate::document::{Secrets, Table};
 use crate::http::Egress;
@@ -34,6 +35,8 @@ pub struct Kind {
     pub concurrency: usize,
     /// Reads the kind's own keys and makes the receiver. `None` when something was wrong; the table has been told.
     pub read: fn(&Table<'_>, &Common<'_>) -> Option<Arc<dyn Receiver>>,
+    /// The JSON Schema of the kind's own keys.
+    pub schema: fn() -> Value,
 }
 
 /// What every kind may use when it is read.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::sign::{Key, signature};
 use super::{Common, Kind, Receiver, Sent, tame};
 use crate::document::Table;
+use crate::document::schema::{about, named, secret, table, word};
 use crate::http::{Answer, Client, Error, Method, Options, Overlong, Url};
 use crate::model::delivery::{Claimed, Outcome, Owed};
 use crate::model::time::Timestamp;
@@ -22,6 +23,7 @@ pub(super) const KIND: Kind = Kind {
     about: "an HTTP POST of a CloudEvents body, signed as Standard Webhooks says",
     concurrency: 4,
     read,
+    schema,
 };
 
 /// As much of an answer as is kept for people to read.
@@ -80,6 +82,27 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
             None
         }
     }
+}
+
+fn schema() -> Value {
+    let key = secret("A signing key: `whsec_` and the base64 of 24 to 64 random bytes.");
+    let keys = about(
+        "Signs the body as Standard Webhooks says; a list rotates.",
+        json!({ "anyOf": [key, { "type": "array", "items": key }] }),
+    );
+    table(
+        "",
+        &["url"],
+        [
+            ("url", secret("Where to post, https. A secret, because who knows it can post.")),
+            ("secret", keys),
+            ("headers", named("Headers of your own.", None, json!({ "type": "string" }))),
+            (
+                "format",
+                word("The body: a CloudEvents envelope, or the value of its `data` alone.", ["cloudevents", "plain"]),
+            ),
+        ],
+    )
 }
 
 /// The host to show, if the URL can be used. Its text appears in no message: it may be the secret.

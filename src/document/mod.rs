@@ -4,9 +4,12 @@
 //! unknown, with the nearest known one. Reading never stops at the first problem: a value that cannot be used is
 //! reported and read as absent. Rule files and the configuration are both read through here.
 
+mod notes;
 mod problem;
+pub mod schema;
 mod table;
 
+pub use notes::{Asked, Notes};
 pub use problem::{File, Level, Problem, Report};
 pub use table::{Item, Kept, Living, Secret, Secrets, Table, Value, duration, parse};
 

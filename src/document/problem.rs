@@ -111,15 +111,13 @@ impl Report {
 
     /// One line a problem, for logs: `rules/a.toml:3:7: error: …`.
     pub fn lines(&self) -> impl Iterator<Item = String> {
-        self.sorted().into_iter().map(|(file, problem)| {
-            let (line, column) = file.place(problem.span.start);
-            let level = match problem.level {
-                Level::Warning => "warning",
-                Level::Error => "error",
-            };
-            let help = problem.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
-            format!("{}:{line}:{column}: {level}: {}{help}", file.path.display(), problem.message)
-        })
+        self.sorted().into_iter().map(|(file, problem)| line(file, problem))
+    }
+
+    /// The lines of one level.
+    pub fn lines_of(&self, level: Level) -> impl Iterator<Item = String> {
+        let of_level = move |(_, problem): &&(Arc<File>, Problem)| problem.level == level;
+        self.sorted().into_iter().filter(of_level).map(|(file, problem)| line(file, problem))
     }
 
     /// The report for programs.
@@ -133,6 +131,17 @@ impl Report {
         };
         Json::Array(self.sorted().into_iter().map(one).collect())
     }
+}
+
+fn line(file: &File, problem: &Problem) -> String {
+    let (line, column) = file.place(problem.span.start);
+    let level = match problem.level {
+        Level::Warning => "warning",
+        Level::Error => "error",
+    };
+    let help = problem.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+    let text = format!("{}:{line}:{column}: {level}: {}{help}", file.path.display(), problem.message);
+    text.replace(|c: char| c.is_control(), " ")
 }
 
 fn render(file: &File, problem: &Problem, renderer: &Renderer) -> String {

@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::notes::{Notes, Trail};
 use super::problem::{Level, Problem};
 use super::{nearest, suggest};
 
@@ -39,11 +40,13 @@ fn lacks(key: &str) -> String {
 pub struct Table<'t> {
     entries: &'t DeTable<'t>,
     /// Where a key is looked for that is not in `entries`.
-    defaults: Option<&'t DeTable<'t>>,
+    defaults: Option<(&'t DeTable<'t>, Option<Trail<'t>>)>,
     span: Range<usize>,
     asked: RefCell<Vec<&'static str>>,
     later: RefCell<Vec<(&'static str, &'static str)>>,
     problems: &'t RefCell<Vec<Problem>>,
+    /// Where what is asked is noted; nowhere outside tests.
+    trail: Option<Trail<'t>>,
 }
 
 /// A value with its place.
@@ -62,6 +65,7 @@ pub struct Value<'t> {
     pub key: String,
     value: &'t Spanned<DeValue<'t>>,
     problems: &'t RefCell<Vec<Problem>>,
+    trail: Option<Trail<'t>>,
 }
 
 /// A reference to a secret, as typed.
@@ -117,17 +121,31 @@ impl<'t> Table<'t> {
     /// The top of a document.
     pub fn root(table: &'t Spanned<DeTable<'t>>, problems: &'t RefCell<Vec<Problem>>) -> Self {
         // What is missing from a whole file is missing at its top.
-        Self::new(table.get_ref(), 0..0, problems)
+        Self::new(table.get_ref(), 0..0, problems, None)
     }
 
-    fn new(entries: &'t DeTable<'t>, span: Range<usize>, problems: &'t RefCell<Vec<Problem>>) -> Self {
-        Self { entries, defaults: None, span, asked: RefCell::default(), later: RefCell::default(), problems }
+    fn new(
+        entries: &'t DeTable<'t>,
+        span: Range<usize>,
+        problems: &'t RefCell<Vec<Problem>>,
+        trail: Option<Trail<'t>>,
+    ) -> Self {
+        if let Some(trail) = &trail {
+            trail.enter();
+        }
+        Self { entries, defaults: None, span, asked: RefCell::default(), later: RefCell::default(), problems, trail }
+    }
+
+    /// This table, with what is asked of it and of the tables in it noted down.
+    #[must_use]
+    pub fn noted(self, notes: Option<&'t Notes>) -> Self {
+        Self { trail: notes.map(Trail::root), ..self }
     }
 
     /// This table, with another one's values for the keys that it lacks.
     #[must_use]
     pub fn with_defaults(self, defaults: Option<&Self>) -> Self {
-        Self { defaults: defaults.map(|defaults| defaults.entries), ..self }
+        Self { defaults: defaults.map(|defaults| (defaults.entries, defaults.trail.clone())), ..self }
     }
 
     /// The keys that were asked for so far.
@@ -160,14 +178,26 @@ impl<'t> Table<'t> {
 
     /// The value under `key`, of whatever type. Every other reader comes through here.
     pub fn value(&self, key: &'static str) -> Option<Value<'t>> {
+        if let Some(trail) = &self.trail {
+            trail.ask(key, &[]);
+        }
+        self.misplaced(key)
+    }
+
+    /// The value under a key that has no place here: known, so that the reader can refuse it in better words than that
+    /// it is unknown.
+    pub fn misplaced(&self, key: &'static str) -> Option<Value<'t>> {
         self.asked.borrow_mut().push(key);
-        let value = self.entries.get(key).or_else(|| self.defaults?.get(key))?;
-        Some(Value { key: key.to_owned(), value, problems: self.problems })
+        let own = self.entries.get(key).map(|value| (value, &self.trail));
+        let inherited = || self.defaults.as_ref().and_then(|(table, trail)| Some((table.get(key)?, trail)));
+        let (value, trail) = own.or_else(inherited)?;
+        let trail = trail.as_ref().map(|trail| trail.under(key));
+        Some(Value { key: key.to_owned(), value, problems: self.problems, trail })
     }
 
     /// Whether something stands under `key`, whatever it is.
     pub fn has(&self, key: &str) -> bool {
-        self.entries.contains_key(key) || self.defaults.is_some_and(|defaults| defaults.contains_key(key))
+        self.entries.contains_key(key) || self.defaults.as_ref().is_some_and(|(defaults, _)| defaults.contains_key(key))
     }
 
     /// Reports that `key` is missing.
@@ -178,6 +208,9 @@ impl<'t> Table<'t> {
     /// Announces keys that somebody else has read.
     pub fn known(&self, keys: &[&'static str]) {
         self.asked.borrow_mut().extend(keys);
+        if let Some(trail) = &self.trail {
+            keys.iter().for_each(|key| trail.ask(key, &[]));
+        }
     }
 
     /// Announces a key that is spelt right but that this version cannot honour, and why; it is refused, not ignored.
@@ -224,6 +257,9 @@ impl<'t> Table<'t> {
     /// One of a set of words.
     pub fn word<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
         let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        if let Some(trail) = &self.trail {
+            trail.ask(key, &known);
+        }
         let value = self.value(key)?;
         if !value.value.get_ref().is_str() {
             return value.mistyped(&format!("a word ({})", known.join(", ")));
@@ -266,7 +302,8 @@ impl<'t> Table<'t> {
         let name =
             |key: &'t Spanned<toml::de::DeString<'t>>| Item { value: key.get_ref().to_string(), span: key.span() };
         let entry = |(key, value): (&'t Spanned<toml::de::DeString<'t>>, &'t Spanned<DeValue<'t>>)| {
-            (name(key), Value { key: key.get_ref().to_string(), value, problems: self.problems })
+            let trail = self.trail.as_ref().map(|trail| trail.under(key.get_ref()));
+            (name(key), Value { key: key.get_ref().to_string(), value, problems: self.problems, trail })
         };
         self.entries.iter().map(entry).collect()
     }
@@ -433,14 +470,17 @@ impl<'t> Value<'t> {
     /// As a list.
     pub fn items(&self) -> Option<Vec<Value<'t>>> {
         let Some(array) = self.value.get_ref().as_array() else { return self.mistyped("a list") };
-        let item = |value| Value { key: self.key.clone(), value, problems: self.problems };
-        Some(array.iter().map(item).collect())
+        let item = |(at, value)| {
+            let trail = self.trail.as_ref().map(|trail| trail.at(at));
+            Value { key: self.key.clone(), value, problems: self.problems, trail }
+        };
+        Some(array.iter().enumerate().map(item).collect())
     }
 
     /// As a table.
     pub fn table(&self) -> Option<Table<'t>> {
         match self.value.get_ref().as_table() {
-            Some(entries) => Some(Table::new(entries, self.span(), self.problems)),
+            Some(entries) => Some(Table::new(entries, self.span(), self.problems, self.trail.clone())),
             None => self.mistyped("a table"),
         }
     }

@@ -141,6 +141,8 @@ pub struct Fate {
     pub rule: RuleId,
     /// The step it matched.
     pub transition: super::name::TransitionId,
+    /// Whose step that was.
+    pub subject: JobId,
     /// Who was to hear; `None` when nobody was, whoever it is.
     pub receiver: Option<ReceiverName>,
     /// What came of it.
@@ -165,11 +167,13 @@ pub enum FateOutcome {
     Counted,
     /// The reason had been seen before.
     Known,
+    /// The step ended a finding, and whoever had been told of it was told that.
+    Resolved,
 }
 
 impl FateOutcome {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Told, Self::HeldBack, Self::Muted, Self::Counted, Self::Known];
+    pub const ALL: [Self; 6] = [Self::Told, Self::HeldBack, Self::Muted, Self::Counted, Self::Known, Self::Resolved];
 
     /// The word for it in tables and in the store.
     pub fn as_str(self) -> &'static str {
@@ -179,6 +183,7 @@ impl FateOutcome {
             Self::Muted => "muted",
             Self::Counted => "counted",
             Self::Known => "known",
+            Self::Resolved => "resolved",
         }
     }
 }

@@ -49,6 +49,10 @@ pub enum Event {
     AgentBlind,
     /// A source is seen again.
     AgentRestored,
+    /// The rules on disk cannot be used; the old ones stay in force.
+    ReloadFailed,
+    /// The rules on disk can be used again, and are in force.
+    ReloadSucceeded,
     /// A receiver refuses what it is sent, or a delivery to it was given up.
     ReceiverDead,
     /// Nothing happened: somebody looks whether messages arrive.
@@ -67,6 +71,8 @@ impl Event {
             Self::Digest => "io.jobwatch.digest",
             Self::AgentBlind => "io.jobwatch.agent.blind",
             Self::AgentRestored => "io.jobwatch.agent.restored",
+            Self::ReloadFailed => "io.jobwatch.agent.reload_failed",
+            Self::ReloadSucceeded => "io.jobwatch.agent.reload_succeeded",
             Self::JobStays => "io.jobwatch.job.stays",
             Self::ReceiverDead => "io.jobwatch.receiver.dead",
             Self::Probe => "io.jobwatch.probe",
@@ -83,6 +89,11 @@ pub enum Topic {
     Digest(Vec<Entry>),
     /// The agent cannot see sources, or can again.
     Sources(Vec<Seeing>),
+    /// The rules on disk were read anew.
+    Reload {
+        /// What is wrong with them, a line each; nothing when they are in force.
+        problems: Vec<String>,
+    },
     /// A receiver is tried.
     Probe(ReceiverName),
     /// A receiver does not take what it is sent.
@@ -174,7 +185,7 @@ impl Notification {
                 [one] => format!("jobwatch/{}", one.source.name),
                 _ => "jobwatch".into(),
             },
-            Topic::Digest(_) | Topic::Probe(_) | Topic::Receiver { .. } => "jobwatch".into(),
+            Topic::Digest(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => "jobwatch".into(),
         }
     }
 
@@ -187,6 +198,7 @@ impl Notification {
                 _ => "sources",
             },
             Topic::Digest(_) => "digest",
+            Topic::Reload { .. } => "rules",
             Topic::Probe(name) | Topic::Receiver { name, .. } => name.as_str(),
         }
     }
@@ -195,7 +207,9 @@ impl Notification {
     pub fn rules(&self) -> Vec<&RuleId> {
         match &self.topic {
             Topic::Job(topic) => std::iter::once(&topic.rule).chain(&topic.also).map(|rule| &rule.id).collect(),
-            Topic::Digest(_) | Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => Vec::new(),
+            Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
+                Vec::new()
+            }
         }
     }
 
@@ -205,6 +219,7 @@ impl Notification {
             Topic::Job(topic) => topic.transition.job.reason.as_deref(),
             Topic::Sources(seen) => seen.first().and_then(|one| one.cause.as_deref()),
             Topic::Receiver { why, .. } => Some(why),
+            Topic::Reload { problems } => problems.first().map(String::as_str),
             Topic::Digest(_) | Topic::Probe(_) => None,
         }
     }
@@ -233,6 +248,7 @@ impl Notification {
                     _ => json!({ "reason": self.reason(), "sources": all }),
                 }
             }
+            Topic::Reload { problems } => json!({ "reason": problems.first(), "problems": problems }),
             Topic::Probe(name) => json!({ "receiver": name }),
             Topic::Receiver { name, why, delivery: (id, title), .. } => {
                 json!({ "receiver": name, "reason": why, "delivery": { "id": id, "title": title } })
@@ -248,8 +264,8 @@ impl Notification {
         match &self.topic {
             Topic::Receiver { state, .. } => state,
             Topic::Probe(_) => "probe",
-            Topic::Job(_) | Topic::Digest(_) | Topic::Sources(_) => match self.event {
-                Event::AgentRestored | Event::AlertResolved => "resolved",
+            Topic::Job(_) | Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } => match self.event {
+                Event::AgentRestored | Event::ReloadSucceeded | Event::AlertResolved => "resolved",
                 Event::JobFailed
                 | Event::JobSucceeded
                 | Event::JobChanged
@@ -257,6 +273,7 @@ impl Notification {
                 | Event::JobGone
                 | Event::Digest
                 | Event::AgentBlind
+                | Event::ReloadFailed
                 | Event::ReceiverDead => "firing",
                 Event::Probe => "probe",
             },

@@ -130,6 +130,19 @@ impl Observer for Log {
                 warn!(receiver, count, "deliveries did not end in time and went back to the outbox");
             }
             Seen::StoreFailed { doing, error } => self.store_failed(doing, error),
+            Seen::RulesTaken { by, rules, warnings, .. } => {
+                warnings.iter().for_each(|line| warn!("{line}"));
+                info!(by = by.as_str(), rules, "the rules were read anew and are in force");
+            }
+            Seen::RulesRefused { by, errors, warnings } => {
+                warnings.iter().for_each(|line| warn!("{line}"));
+                errors.iter().for_each(|line| error!("{line}"));
+                error!(
+                    by = by.as_str(),
+                    errors = errors.len(),
+                    "the rules on disk cannot be used: the old ones stay in force"
+                );
+            }
             Seen::PollLost { source, error } => {
                 let source = source.as_str();
                 error!(source, "the poll could not be kept, the next one finds the same: {error}");

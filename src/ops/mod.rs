@@ -1,4 +1,6 @@
-//! What an operator sees: log lines, and what systemd is told.
+//! What an operator sees: log lines, metrics, the admin interface, and what systemd is told.
 
+pub mod admin;
 pub mod log;
+pub mod metrics;
 pub mod systemd;

@@ -12,7 +12,10 @@ use tracing::warn;
 use crate::agent::{Observer, Pulse, Seen, Shutdown};
 use crate::model::name::SourceName;
 
-/// Tells systemd of the sources.
+/// As much of a problem as is shown.
+const PROBLEM_MAX: usize = 300;
+
+/// Tells systemd of the sources, and of rules that cannot be used.
 #[derive(Debug)]
 pub struct Notifier {
     sources: Mutex<Sources>,
@@ -24,28 +27,34 @@ struct Sources {
     ready: bool,
     /// What is known of each: `None` when it is seen, else why not.
     states: BTreeMap<SourceName, Option<String>>,
+    /// Why the rules on disk cannot be used, if they cannot.
+    refused: Option<String>,
     status: String,
 }
 
 impl Notifier {
     /// Expects this many sources to be polled before it says that the service is ready.
     pub fn new(expected: usize) -> Self {
-        let sources = Sources { expected, ready: false, states: BTreeMap::new(), status: String::new() };
-        Self { sources: Mutex::new(sources) }
+        let (states, refused, status) = (BTreeMap::new(), None, String::new());
+        Self { sources: Mutex::new(Sources { expected, ready: false, states, refused, status }) }
     }
 }
 
 impl Observer for Notifier {
     fn see(&self, seen: &Seen<'_>) {
-        let (source, trouble) = match seen {
-            Seen::Polled { plan, .. } => {
-                (plan.source.name.clone(), plan.fault.as_ref().map(|fault| fault.text.clone()))
-            }
-            Seen::PollLost { source, error } => ((*source).clone(), Some(error.to_string())),
-            Seen::Remarked { .. } | Seen::Attempted { .. } | Seen::Returned { .. } | Seen::StoreFailed { .. } => return,
-        };
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        sources.states.insert(source, trouble);
+        match seen {
+            Seen::Polled { plan, .. } => {
+                let trouble = plan.fault.as_ref().map(|fault| fault.text.clone());
+                sources.states.insert(plan.source.name.clone(), trouble);
+            }
+            Seen::PollLost { source, error } => {
+                sources.states.insert((*source).clone(), Some(error.to_string()));
+            }
+            Seen::RulesTaken { .. } => sources.refused = None,
+            Seen::RulesRefused { errors, .. } => sources.refused = errors.first().cloned(),
+            Seen::Remarked { .. } | Seen::Attempted { .. } | Seen::Returned { .. } | Seen::StoreFailed { .. } => return,
+        }
         let status = sources.describe();
         let ready = !sources.ready && sources.states.len() >= sources.expected;
         if ready {
@@ -63,10 +72,13 @@ impl Sources {
         let blind: Vec<String> =
             self.states.iter().filter_map(|(name, trouble)| Some(format!("{name}: {}", trouble.as_ref()?))).collect();
         let seen = self.states.len() - blind.len();
-        match blind.first() {
-            None => format!("watching {seen} of {} sources", self.expected),
-            Some(first) => format!("watching {seen} of {} sources; {first}", self.expected),
+        let mut text = format!("watching {seen} of {} sources", self.expected);
+        blind.first().into_iter().for_each(|first| text += &format!("; {first}"));
+        if let Some(first) = &self.refused {
+            let first: String = first.chars().take(PROBLEM_MAX).collect();
+            text += &format!("; rules on disk refused: {first}; old ones in force");
         }
+        text
     }
 }
 

@@ -22,10 +22,15 @@ use decision::Decision;
 mod decision;
 mod pace;
 mod rehearsal;
+mod reload;
+mod replay;
 mod sight;
 
-pub use pace::{DIGEST_MAX, Paced, Rate, gather, pace};
+pub use decision::stay;
+pub use pace::{DIGEST_MAX, Paced, Rate, digests, gather, pace};
 pub use rehearsal::{Disagreement, rehearse};
+pub use reload::{rules_accepted, rules_refused};
+pub use replay::{Replayed, replay};
 pub use sight::{Outlook, SelfWatch, View, lookout};
 
 /// Listings in a row that miss most jobs, each confirmed by the single-job call, before that is believed.

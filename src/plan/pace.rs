@@ -4,6 +4,7 @@
 //! A group tells its first notification, and the first of each reason class, at once; the others wait until the group has
 //! gathered. A receiver that would exceed its rate is told the first of each class; the others go into digests at once.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub const DIGEST_MAX: usize = 1_000;
 /// Of a receiver's rate, this share (in tenths) is for single notifications once there are too many of them; the rest is
 /// left for digests.
 const SINGLE_TENTHS: usize = 7;
+/// Of a receiver's rate, this share (in tenths) is never used for digests: the first of a new cause finds room.
+const RESERVED_TENTHS: usize = 2;
 /// A group that never stops remembers no more classes than this; those beyond it wait like any other.
 const CLASSES_MAX: usize = 100;
 /// More classes than this are counted, not named, in a digest's title.
@@ -117,26 +120,44 @@ impl Paced {
         }
     }
 
-    /// All of them if the receiver's rate allows it; else the first of each class, and the others in digests.
+    /// All of them if the receiver's rate allows it; else the first of each cause, those that matter most before others, and
+    /// the rest in digests.
     fn brake(&mut self, notifications: Vec<Owed>, left: usize, now: Timestamp) {
         if notifications.len() <= left {
             self.send.extend(notifications);
             return;
         }
-        let mut single = (left * SINGLE_TENTHS / 10).max(usize::from(left > 1));
-        let mut classes: HashSet<String> = HashSet::new();
-        let mut held: HashSet<Lane> = HashSet::new();
-        for owed in notifications {
-            let class = owed.pace.as_ref().map_or(String::new(), |pace| pace.class.clone());
-            if single > 0 && !held.contains(&owed.lane) && classes.insert(class) {
-                single -= 1;
-                self.send.push(owed);
-            } else {
-                held.insert(owed.lane.clone());
-                self.hold.push((owed, String::new(), now));
+        let single = (left * SINGLE_TENTHS / 10).max(usize::from(left > 1));
+        let firsts = firsts(&notifications, single);
+        for (at, owed) in notifications.into_iter().enumerate() {
+            match firsts.contains(&at) {
+                true => self.send.push(owed),
+                false => self.hold.push((owed, String::new(), now)),
             }
         }
     }
+}
+
+/// The positions of the first of each cause, at most `max`. A cause is what happened, how much it matters, and the class of
+/// the reason. What follows something that is held about the same job is held as well.
+fn firsts(notifications: &[Owed], max: usize) -> HashSet<usize> {
+    let mut lanes: HashSet<&Lane> = HashSet::new();
+    let mut causes: HashSet<(Severity, &'static str, &str)> = HashSet::new();
+    let mut found: Vec<(Severity, usize)> = Vec::new();
+    for (at, owed) in notifications.iter().enumerate() {
+        let Notification { severity, event, .. } = owed.notification;
+        let class = owed.pace.as_ref().map_or("", |pace| pace.class.as_str());
+        if lanes.insert(&owed.lane) && causes.insert((severity, event.as_str(), class)) {
+            found.push((severity, at));
+        }
+    }
+    found.sort_by_key(|(severity, at)| (Reverse(*severity), *at));
+    found.into_iter().take(max).map(|(_, at)| at).collect()
+}
+
+/// How many digests may be made now when `left` more messages are allowed: some are left for causes that are yet to come.
+pub fn digests(rate: Rate, left: usize) -> usize {
+    left.saturating_sub(rate.count * RESERVED_TENTHS / 10)
 }
 
 /// Puts what is held and due into digests: those of one receiver, in the order they were held. Whatever has no room in

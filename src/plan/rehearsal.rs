@@ -8,11 +8,7 @@ use crate::diff::{Points, Policy, to_confirm};
 use crate::model::listing::{Listing, Point};
 use crate::model::memory::Memory;
 use crate::model::notification::SourceFacts;
-use crate::model::time::Timestamp;
 use crate::rules::{RuleSet, RuleTest};
-
-/// When every story begins.
-const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
 /// Where a test and the rule disagree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +28,10 @@ pub fn rehearse(rules: &RuleSet, test: &RuleTest) -> Vec<Disagreement> {
     let mut memory = Memory::default();
     let mut found = Vec::new();
     for step in &test.steps {
-        let now = START.plus(step.at);
+        let now = test.start.plus(step.at);
         let mut jobs = step.jobs.clone();
         for job in &mut jobs {
-            job.created_at.get_or_insert_with(|| START.to_string().into());
+            job.created_at.get_or_insert_with(|| test.start.to_string().into());
             job.updated_at.get_or_insert_with(|| now.to_string().into());
         }
         let listing = Listing::Complete(jobs.into());

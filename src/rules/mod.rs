@@ -4,9 +4,11 @@
 //! exist, its patterns compile, its templates render. From then on nothing here fails. All rules see every transition;
 //! order means nothing.
 
+mod explain;
 mod matcher;
 mod parse;
 mod reason;
+mod schema;
 mod silence;
 mod template;
 mod testing;
@@ -16,18 +18,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use explain::{Explanation, Holds, Line};
 pub use matcher::{Clause, FIELDS, Facts, Field};
-pub use parse::{Surroundings, load};
+pub use parse::{Surroundings, load, load_noting};
 pub use reason::reason_class;
+pub use schema::{schema, window as window_schema};
 pub use silence::Hush;
-pub(crate) use template::class_of;
+pub use template::class_of;
 pub use template::{Context, Message, Rendered, builtin};
 pub use testing::{Expectation, RuleTest, Step};
 pub use window::{Window, zone};
 
 use crate::model::alert::Severity;
 use crate::model::job::Status;
-use crate::model::name::{ReceiverName, RuleId};
+use crate::model::name::{AlertId, ReceiverName, RuleId, derive};
 use crate::model::notification::RuleFacts;
 use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
@@ -185,9 +189,14 @@ impl RuleSet {
         timed
     }
 
-    /// The rules whose findings are not about one job each: those findings have to be known at every poll.
-    pub fn wide(&self) -> Vec<RuleId> {
-        self.rules.iter().filter(|rule| rule.is_wide()).map(|rule| rule.id().clone()).collect()
+    /// Whether there are findings that are not about one job each.
+    pub fn has_wide(&self) -> bool {
+        self.rules.iter().any(Rule::is_wide)
+    }
+
+    /// The findings about these facts that are not about one job alone: they have to be known to decide about it.
+    pub fn wide_findings(&self, facts: &Facts<'_>) -> impl Iterator<Item = AlertId> {
+        self.rules.iter().filter(|rule| rule.is_wide()).map(|rule| rule.finding(facts))
     }
 
     /// Whether a finding can be over through another job on the same resource.
@@ -212,6 +221,28 @@ impl Rule {
     /// The key of the rule's memory.
     pub fn id(&self) -> &RuleId {
         &self.facts.id
+    }
+
+    /// What its finding about these facts is kept under. A field that a job does not have tells it from no other: then the
+    /// finding is the job's own.
+    pub fn finding(&self, facts: &Facts<'_>) -> AlertId {
+        let (rule, source) = (self.id().as_str(), facts.source.as_str());
+        if !self.is_wide() {
+            return AlertId::from(derive("alr", &["jobwatch/alert/v1", rule, source, facts.job.id.as_str()]));
+        }
+        let fields: &[Field] = match &self.when {
+            When::Burst { per, .. } => per,
+            When::New { .. } => &[Field::ReasonClass],
+            When::Step { .. } | When::Stays { .. } | When::Gone { .. } | When::Changed { .. } => &self.key,
+        };
+        let value = |field: &Field| match facts.text(*field) {
+            Some(text) => format!("{}={text}", field.as_str()),
+            None => format!("id={}", facts.job.id),
+        };
+        let values: Vec<String> = fields.iter().filter(|field| **field != Field::Source).map(value).collect();
+        let mut parts = vec!["jobwatch/alert/v2", rule, source];
+        parts.extend(values.iter().map(String::as_str));
+        AlertId::from(derive("alr", &parts))
     }
 
     /// Whether its findings are about something else than one job each.

@@ -395,6 +395,6 @@ fn sample(job: Job, labels: &Labels, known: bool) -> Sample {
 }
 
 /// The class of a job's reason, or nothing.
-pub(crate) fn class_of(job: &Job) -> String {
+pub fn class_of(job: &Job) -> String {
     job.reason.as_deref().map(reason_class).unwrap_or_default()
 }

@@ -8,7 +8,10 @@ use super::Rule;
 use crate::document::{File, Level, Table, Value, nearest};
 use crate::model::job::{Job, Status};
 use crate::model::name::RuleId;
+use crate::model::time::Timestamp;
 
+/// When a story begins that does not say it: a Friday at eight o'clock in UTC.
+const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 /// A story may last this long.
 const SPAN_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// The example in every hint.
@@ -21,6 +24,8 @@ pub struct RuleTest {
     pub name: String,
     /// The rule it is about.
     pub rule: RuleId,
+    /// When the story begins: rules with hours of their own ask for the time of day.
+    pub start: Timestamp,
     /// The listings, in order.
     pub steps: Vec<Step>,
     /// What is to come of them. At a step that is not named here, the rule is to say nothing.
@@ -73,6 +78,7 @@ impl Unbound {
 fn test(table: Table<'_>, file: &Arc<File>) -> Option<Unbound> {
     let span = table.span();
     let name = table.required("name", "what the test shows: name = \"a failed creation is told once\"");
+    let start = start(&table);
     let steps = list(&table, "steps", step);
     let expect = list(&table, "expect", expectation);
     if let Some(steps) = &steps {
@@ -88,8 +94,23 @@ fn test(table: Table<'_>, file: &Arc<File>) -> Option<Unbound> {
         }
     }
     table.finish();
-    let (steps, expect, file) = (steps?, expect?, Arc::clone(file));
-    Some(Unbound(RuleTest { name: name?.value, rule: RuleId::from(""), steps, expect, file, span }))
+    let (start, steps, expect, file) = (start?, steps?, expect?, Arc::clone(file));
+    Some(Unbound(RuleTest { name: name?.value, rule: RuleId::from(""), start, steps, expect, file, span }))
+}
+
+fn start(table: &Table<'_>) -> Option<Timestamp> {
+    if !table.has("start") {
+        // Asked for, so that it is no unknown key.
+        drop(table.value("start"));
+        return Some(START);
+    }
+    let text = table.string("start")?;
+    let start = Timestamp::parse(&text.value);
+    if start.is_none() {
+        let help = "such as start = \"2026-11-24T09:00:00+08:00\"";
+        table.error("time", text.span, format!("`{}` is no instant", text.value), help);
+    }
+    start
 }
 
 /// A list that must be there and not be empty; `None` when something was wrong.

@@ -25,7 +25,7 @@ struct Span {
     to: Time,
 }
 
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+pub(super) const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const EXAMPLE: &str =
     "[window.office] zone = \"Europe/Berlin\", times = [{ days = [\"mon-fri\"], from = \"08:00\", to = \"18:00\" }]";
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use crate::cloud::Pool;
 use crate::document::{Secrets, Table};
@@ -32,6 +33,8 @@ pub struct Kind {
     pub about: &'static str,
     /// Reads the kind's own keys and makes the source. `None` when something was wrong; the table has been told.
     pub read: fn(&Table<'_>, &Common<'_>) -> Option<Arc<dyn Source>>,
+    /// The JSON Schema of the kind's own keys; what it demands is demanded of a source that no defaults help out.
+    pub schema: fn() -> Value,
 }
 
 /// What every kind may use when it is read.

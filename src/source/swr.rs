@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::pager::{Page, Row};
 use super::survey::{Shelf, Survey};
@@ -20,6 +20,7 @@ use super::{Common, Finding, Health, Kind, Source};
 use crate::cloud::credential::Surroundings;
 use crate::cloud::error::{ApiError, describe};
 use crate::cloud::{Api, Call, Credential, region};
+use crate::document::schema::{about, shaped, table};
 use crate::document::{Level, Table, nearest};
 use crate::http::{Answer, Url};
 use crate::model::index::Index;
@@ -28,7 +29,8 @@ use crate::model::listing::{Fault, FaultKind, Listing, Point, Rows};
 use crate::model::name::JobId;
 use crate::model::notification::SourceFacts;
 
-pub(super) const KIND: Kind = Kind { name: "swr", about: "the jobs of Huawei Cloud SWR Enterprise Edition", read };
+pub(super) const KIND: Kind =
+    Kind { name: "swr", about: "the jobs of Huawei Cloud SWR Enterprise Edition", read, schema };
 
 /// Text fields are cut here: a reason is to be read by people.
 const TEXT_MAX: usize = 64 << 10;
@@ -44,6 +46,8 @@ struct Swr {
 }
 
 fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Source>> {
+    // These are asked for only when it is known where to, and are no strangers before.
+    table.known(&["credentials", "sts_endpoint"]);
     let region = table.string("region");
     let endpoint = table.string("endpoint");
     let project = table.required("project_id", "the project's id: console, \"My Credentials\"");
@@ -111,6 +115,34 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Source>> {
         project_id: project.value,
     };
     Some(Arc::new(Swr { facts: Arc::new(facts), api, jobs, survey: Survey::default() }))
+}
+
+fn schema() -> Value {
+    let url = "^https?://";
+    let known = json!({ "enum": region::REGIONS });
+    let region = about(
+        "Where it runs; gives the endpoint.",
+        json!({ "anyOf": [known, { "type": "string", "description": "Any other region, with `endpoint`." }] }),
+    );
+    let mut schema = table(
+        "",
+        &["project_id", "credentials"],
+        [
+            ("region", region),
+            ("endpoint", shaped("Where the API answers; wins over `region`. http:// only for loopback.", url)),
+            ("project_id", shaped("The project's id: console, \"My Credentials\".", "^[A-Za-z0-9-]+$")),
+            ("credentials", Credential::schema()),
+            ("sts_endpoint", shaped("Where a refusal is explained; the region's, if left out.", url)),
+        ],
+    );
+    schema["anyOf"] = json!([
+        { "required": ["endpoint"] },
+        { "properties": { "region": known }, "required": ["region"] },
+    ]);
+    let password = json!({ "properties": { "kind": { "const": "password" } }, "required": ["kind"] });
+    schema["if"] = json!({ "not": { "required": ["region"] }, "properties": { "credentials": password } });
+    schema["then"] = json!({ "properties": { "credentials": { "required": ["iam_endpoint"] } } });
+    schema
 }
 
 /// Where refusals are explained: the region's, or what `sts_endpoint` says.

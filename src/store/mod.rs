@@ -7,6 +7,7 @@
 mod nothing;
 mod sqlite;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,9 +19,9 @@ use serde::Serialize;
 use crate::model::alert::{Alert, Fate, Muted, Silence};
 use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Verdict};
 use crate::model::index::Index;
-use crate::model::job::{Status, Text};
+use crate::model::job::{Job, Status, Text};
 use crate::model::memory::{Memory, Opened, Pacing, Sight};
-use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, SourceName};
+use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::snapshot::{Change, Known};
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
@@ -183,9 +184,11 @@ pub struct Wanted {
     pub statuses: Vec<Status>,
     /// And those that are not gone and of which this says so.
     pub others: Option<Arc<Choice>>,
-    /// Besides the findings about those jobs, all of these rules …
-    pub wide: Vec<RuleId>,
-    /// … and those about jobs on these resources.
+    /// Besides the findings about those jobs, these …
+    pub findings: HashSet<AlertId>,
+    /// … those that this names for jobs that are loaded …
+    pub named: Option<Arc<Naming>>,
+    /// … and those that stand about jobs on these resources.
     pub resources: Vec<Text>,
     /// Steps since then, as [`Memory::recent`].
     pub recent: Option<Timestamp>,
@@ -195,6 +198,9 @@ pub struct Wanted {
 
 /// Whether a job with this id is wanted.
 pub type Choice = dyn Fn(&str) -> bool + Send + Sync;
+
+/// Names findings that are about a job, and not about it alone.
+pub type Naming = dyn Fn(&Job) -> Vec<AlertId> + Send + Sync;
 
 impl Wanted {
     /// Every job.
@@ -395,14 +401,17 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Findings that are not over, the newest first.
     async fn findings(&self, limit: usize) -> Result<Vec<Finding>, Error>;
 
-    /// A job's past. Without a source, of whatever source has it.
-    async fn past(&self, source: Option<SourceName>, job: &str) -> Result<Past, Error>;
+    /// Jobs that people may mean by this: a job's id, a resource's name or id, a step or a delivery; the newest first.
+    async fn find(&self, what: &str, limit: usize) -> Result<Vec<(SourceName, JobId)>, Error>;
+
+    /// A job's past.
+    async fn past(&self, source: &SourceName, job: &JobId) -> Result<Past, Error>;
 
     /// Steps of a part of history, oldest first.
     async fn history(&self, span: Span) -> Result<Vec<Arc<Transition>>, Error>;
 
-    /// What came of matches since then, with the title of the message that told it, if one did.
-    async fn fates(&self, since: Timestamp) -> Result<Vec<(Fate, Option<String>)>, Error>;
+    /// What came of the matches of a part of history, oldest first: when, and with the title of the message that told it.
+    async fn fates(&self, span: Span) -> Result<Vec<(Fate, Timestamp, Option<String>)>, Error>;
 
     /// Asks the running agent for something. Returns the request's number.
     async fn ask(&self, what: &str, now: Timestamp) -> Result<i64, Error>;
@@ -410,7 +419,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Requests that nobody answered, and that are not older than a minute.
     async fn requests(&self, now: Timestamp) -> Result<Vec<Request>, Error>;
 
-    /// Answers a request.
+    /// Answers a request. The first answer stands.
     async fn answer(&self, n: i64, answer: Answer, now: Timestamp) -> Result<(), Error>;
 
     /// The answer to a request, when there is one.

@@ -12,7 +12,7 @@ use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, Held};
 use crate::model::index::Index;
 use crate::model::memory::{Memory, Pacing, Sight};
-use crate::model::name::{DeliveryId, ReceiverName, SourceName};
+use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
 
@@ -105,7 +105,11 @@ impl Store for Nothing {
         Ok(Vec::new())
     }
 
-    async fn past(&self, _: Option<SourceName>, _: &str) -> Result<Past, Error> {
+    async fn find(&self, _: &str, _: usize) -> Result<Vec<(SourceName, JobId)>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn past(&self, _: &SourceName, _: &JobId) -> Result<Past, Error> {
         Ok(Past::default())
     }
 
@@ -113,7 +117,7 @@ impl Store for Nothing {
         Ok(Vec::new())
     }
 
-    async fn fates(&self, _: Timestamp) -> Result<Vec<(Fate, Option<String>)>, Error> {
+    async fn fates(&self, _: Span) -> Result<Vec<(Fate, Timestamp, Option<String>)>, Error> {
         Ok(Vec::new())
     }
 

@@ -4,7 +4,6 @@
 //! commits of polls that found nothing new, are made with `NORMAL`: a claim that is lost only means that the delivery is
 //! claimed again, and a poll that is lost is made again.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -21,6 +20,7 @@ use rusqlite::{
 use tokio::sync::{mpsc, oneshot};
 
 mod finding;
+mod load;
 mod pace;
 mod past;
 
@@ -34,7 +34,7 @@ use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
 use crate::model::memory::{Memory, Pacing, Sight};
 use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
-use crate::model::snapshot::{Change, Known, Snapshot};
+use crate::model::snapshot::{Change, Known};
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
 
@@ -50,10 +50,16 @@ const QUEUE_MAX: usize = 256;
 /// The write-ahead log is cut back to this after a checkpoint.
 const WAL_BYTES_MAX: i64 = 64 << 20;
 
-/// With more jobs than this, reading all of a source's rows once is cheaper than looking each up.
-const SCAN_FROM: usize = 500;
-/// Steps that are loaded to count bursts; a burst is large enough long before that.
-const RECENT_MAX: usize = 50_000;
+/// That nothing pending comes before delivery `d`: about its job, alone or in a digest, or about any of the jobs in it.
+const FIRST: &str = "NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
+        AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
+    AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.receiver = d.receiver AND m.source = d.source
+        AND m.subject = d.subject AND m.delivery < d.n)
+    AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.delivery = d.n AND (
+        EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = m.receiver AND e.source = m.source
+            AND e.subject = m.subject AND e.state = 'pending' AND e.n < d.n)
+        OR EXISTS (SELECT 1 FROM member AS o WHERE o.receiver = m.receiver AND o.source = m.source
+            AND o.subject = m.subject AND o.delivery < d.n)))";
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -238,7 +244,7 @@ fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
 impl Store for Sqlite {
     async fn load(&self, source: &SourceName, wanted: Wanted) -> Result<Memory, Error> {
         let source = source.clone();
-        self.run(move |connection| load(connection, &source, &wanted)).await
+        self.run(move |connection| load::load(connection, &source, &wanted)).await
     }
 
     async fn index(&self, source: &SourceName) -> Result<(Index, bool), Error> {
@@ -353,12 +359,10 @@ impl Store for Sqlite {
         let receiver = receiver.clone();
         self.run(move |connection| {
             let due: Option<i64> = connection
-                .prepare_cached(
+                .prepare_cached(&format!(
                     "SELECT due_at FROM delivery AS d WHERE receiver = ?1 AND state = 'pending' AND claim_until IS NULL
-                     AND NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
-                                     AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
-                     ORDER BY due_at LIMIT 1",
-                )?
+                     AND {FIRST} ORDER BY due_at LIMIT 1",
+                ))?
                 .query_row([receiver.as_str()], |row| row.get(0))
                 .optional()?;
             let lapse: Option<i64> = connection
@@ -480,17 +484,22 @@ impl Store for Sqlite {
         .await
     }
 
-    async fn past(&self, source: Option<SourceName>, job: &str) -> Result<Past, Error> {
-        let job = job.to_owned();
-        self.run(move |connection| past::past(connection, source.as_ref(), &job)).await
+    async fn find(&self, what: &str, limit: usize) -> Result<Vec<(SourceName, JobId)>, Error> {
+        let what = what.to_owned();
+        self.run(move |connection| past::find(connection, &what, limit)).await
+    }
+
+    async fn past(&self, source: &SourceName, job: &JobId) -> Result<Past, Error> {
+        let (source, job) = (source.clone(), job.clone());
+        self.run(move |connection| past::past(connection, &source, &job)).await
     }
 
     async fn history(&self, span: Span) -> Result<Vec<std::sync::Arc<Transition>>, Error> {
         self.run(move |connection| past::history(connection, &span)).await
     }
 
-    async fn fates(&self, since: Timestamp) -> Result<Vec<(Fate, Option<String>)>, Error> {
-        self.run(move |connection| past::fates(connection, since)).await
+    async fn fates(&self, span: Span) -> Result<Vec<(Fate, Timestamp, Option<String>)>, Error> {
+        self.run(move |connection| past::fates(connection, &span)).await
     }
 
     async fn ask(&self, what: &str, now: Timestamp) -> Result<i64, Error> {
@@ -518,7 +527,7 @@ impl Store for Sqlite {
     async fn answer(&self, n: i64, answer: Answer, now: Timestamp) -> Result<(), Error> {
         self.run(move |connection| {
             connection
-                .prepare_cached("UPDATE request SET answered_at = ?2, accepted = ?3, answer = ?4 WHERE n = ?1")?
+                .prepare_cached("UPDATE request SET answered_at = ?2, accepted = ?3, answer = ?4 WHERE n = ?1 AND answered_at IS NULL")?
                 .execute(params![n, now.micros(), answer.accepted, answer.text])?;
             Ok(())
         })
@@ -562,80 +571,6 @@ impl Store for Sqlite {
         })
         .await
     }
-}
-
-fn load(connection: &Connection, source: &SourceName, wanted: &Wanted) -> rusqlite::Result<Memory> {
-    let head = connection
-        .prepare_cached("SELECT complete_at, blind_since, told_since, vanished FROM source WHERE name = ?1")?
-        .query_row([source.as_str()], |row| Ok((time(row, "complete_at")?, sight(row)?)))
-        .optional()?;
-    let (complete_at, sight) = head.unwrap_or_default();
-    let mut ids: HashSet<JobId> = wanted.ids.iter().cloned().collect();
-    if let Some(others) = &wanted.others {
-        let mut every = connection.prepare_cached("SELECT id FROM job WHERE source = ?1 AND NOT gone")?;
-        let mut rows = every.query([source.as_str()])?;
-        while let Some(row) = rows.next()? {
-            let id = row.get_ref(0)?.as_str()?;
-            if others(id) {
-                ids.insert(JobId::from(id));
-            }
-        }
-    }
-    let snapshot = Snapshot { jobs: HashMap::new(), complete_at };
-    let mut memory = Memory { snapshot, sight, ..Memory::default() };
-    for status in &wanted.statuses {
-        let mut timed =
-            connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND status = ?2 AND NOT gone")?;
-        for row in timed.query_map([source.as_str(), status.as_str()], known)? {
-            let (id, known) = row?;
-            memory.timed.insert(id, known);
-        }
-    }
-    memory.silences = finding::silences(connection, wanted.now)?;
-    memory.muted = finding::muted(connection, source)?;
-    let mut job = connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND id = ?2")?;
-    for muted in &memory.muted {
-        let row = job.query_row([source.as_str(), muted.transition.job.id.as_str()], known).optional()?;
-        memory.timed.extend(row);
-    }
-    if let Some(since) = wanted.recent {
-        let span = Span { source: Some(source.clone()), since, limit: RECENT_MAX };
-        memory.recent = past::history(connection, &span)?;
-    }
-    let subjects: HashSet<JobId> = ids.iter().chain(memory.timed.keys()).cloned().collect();
-    let mut found = Vec::new();
-    for rule in &wanted.wide {
-        found.extend(finding::alerts(connection, "source = ?1 AND rule = ?2", &[&source.as_str(), &rule.as_str()])?);
-    }
-    for resource in &wanted.resources {
-        let condition = "source = ?1 AND resource = ?2 AND NOT resolved";
-        found.extend(finding::alerts(connection, condition, &[&source.as_str(), resource])?);
-    }
-    for muted in &memory.muted {
-        found.extend(finding::alerts(connection, "id = ?1", &[&muted.alert.as_str()])?);
-    }
-    memory.alerts.extend(found.into_iter().map(|alert| (alert.id.clone(), alert)));
-    if subjects.len() > SCAN_FROM {
-        let mut jobs = connection.prepare_cached("SELECT * FROM job WHERE source = ?1")?;
-        for row in jobs.query_map([source.as_str()], known)? {
-            let (id, known) = row?;
-            if ids.contains(&id) {
-                memory.snapshot.jobs.insert(id, known);
-            }
-        }
-        let every = finding::alerts(connection, "source = ?1", &[&source.as_str()])?;
-        let about = every.into_iter().filter(|alert| subjects.contains(&alert.subject));
-        memory.alerts.extend(about.map(|alert| (alert.id.clone(), alert)));
-        return Ok(memory);
-    }
-    for id in ids {
-        memory.snapshot.jobs.extend(job.query_row([source.as_str(), id.as_str()], known).optional()?);
-    }
-    for id in subjects {
-        let found = finding::alerts(connection, "source = ?1 AND subject = ?2", &[&source.as_str(), &id.as_str()])?;
-        memory.alerts.extend(found.into_iter().map(|alert| (alert.id.clone(), alert)));
-    }
-    Ok(memory)
 }
 
 fn sight(row: &Row<'_>) -> rusqlite::Result<Sight> {
@@ -721,7 +656,7 @@ fn write_commit(connection: &mut Connection, commit: &Commit) -> rusqlite::Resul
         finding::write_alert(&transaction, alert)?;
     }
     finding::write_muted(&transaction, &commit.muted, &commit.unmuted)?;
-    finding::write_fates(&transaction, &commit.fates, commit.at)?;
+    finding::write_fates(&transaction, &commit.source, &commit.fates, commit.at)?;
     for group in &commit.groups {
         pace::write_group(&transaction, group)?;
     }
@@ -821,21 +756,11 @@ fn claim(
 ) -> rusqlite::Result<Vec<Claimed>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut claimed: Vec<(i64, Claimed)> = transaction
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT * FROM delivery AS d
              WHERE receiver = ?1 AND state = 'pending' AND (due_at <= ?2 OR set_at > ?2 + 60000000)
-             AND (claim_until IS NULL OR claim_until <= ?2)
-             AND NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
-                             AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
-             AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.receiver = d.receiver AND m.source = d.source
-                             AND m.subject = d.subject AND m.delivery < d.n)
-             AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.delivery = d.n AND (
-                             EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = m.receiver AND e.source = m.source
-                                     AND e.subject = m.subject AND e.state = 'pending' AND e.n < d.n)
-                             OR EXISTS (SELECT 1 FROM member AS o WHERE o.receiver = m.receiver AND o.source = m.source
-                                        AND o.subject = m.subject AND o.delivery < d.n)))
-             ORDER BY due_at, n LIMIT ?3",
-        )?
+             AND (claim_until IS NULL OR claim_until <= ?2) AND {FIRST} ORDER BY due_at, n LIMIT ?3",
+        ))?
         .query_map(params![receiver.as_str(), now.micros(), i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
             Ok((row.get("n")?, claimed_row(row)?))
         })?

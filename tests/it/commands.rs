@@ -48,6 +48,7 @@ message = { title = "{{ job.reson }}" }
 #[tokio::test]
 async fn a_configuration_that_cannot_be_used_ends_with_78_and_says_why() {
     let world = World::new().await;
+    world.write("short", "letmein");
     for (broken, words) in [
         ("[agent\n", "this is not TOML"),
         ("[agent]\nstat = \"sqlite:x\"\n", "did you mean `state`?"),
@@ -67,7 +68,11 @@ async fn a_configuration_that_cannot_be_used_ends_with_78_and_says_why() {
             "[receiver.a]\nkind = \"email\"\nserver = \"smtp+plain://mail.example.org\"\nfrom = \"a@b.c\"\nto = \"d@e.f\"\n",
             "loopback addresses only",
         ),
-        ("[admin]\nlisten = \"127.0.0.1:1\"\n", "`admin` is not available in this version"),
+        ("[agent]\nreload = \"wach\"\n", "did you mean `watch`?"),
+        ("[admin]\nlisten = \"9477\"\n", "`9477` is no address and port"),
+        ("[admin]\nlisten = \"0.0.0.0:9477\"\n", "whoever reaches 0.0.0.0:9477 could use the admin interface"),
+        ("[admin]\nlsten = \"127.0.0.1:9477\"\n", "did you mean `listen`?"),
+        ("[admin]\ntoken = { file = \"short\" }\n", "`token` is shorter than 16 characters"),
     ] {
         world.write("jobwatch.toml", broken);
         for command in ["run", "check"] {
@@ -103,6 +108,30 @@ async fn a_secret_that_is_not_on_this_machine_is_a_warning_to_check_and_an_error
 }
 
 #[tokio::test]
+async fn a_source_whose_kind_or_place_is_not_known_is_one_error_and_its_other_keys_are_no_strangers() {
+    let world = World::new().await;
+    let right = "[source_defaults]\ntimeout = \"40s\"\n[[source]]\nname = \"a\"\nkind = \"swr\"\nregion = \"ap-southeast-3\"\n\
+                 project_id = \"p\"\ncredentials = { kind = \"metadata\" }\n";
+    for (good, bad, code) in [
+        ("kind = \"swr\"", "kind = \"swrr\"", "unknown-kind"),
+        ("kind = \"swr\"", "", "missing-key"),
+        ("region = \"ap-southeast-3\"", "", "missing-key"),
+        ("region = \"ap-southeast-3\"", "region = \"ap-southeast-33\"", "region"),
+    ] {
+        world.write("jobwatch.toml", &right.replace(good, bad));
+        let (json, _) = said(&world.jobwatch(&["check", "--format", "json"]).await);
+        let found: Value = serde_json::from_str(&json).unwrap();
+        // That nobody hears of the agent's own troubles is a warning, and is said as well.
+        let of_the_file = |problem: &&Value| {
+            problem["file"].as_str().is_some_and(|file| file.ends_with("jobwatch.toml")) && problem["level"] == "error"
+        };
+        let found = found.as_array().unwrap().iter().filter(of_the_file);
+        let codes: Vec<&Value> = found.map(|problem| &problem["code"]).collect();
+        assert_eq!(codes, [code], "{bad}: {json}");
+    }
+}
+
+#[tokio::test]
 async fn init_writes_what_check_accepts_and_overwrites_nothing() {
     let world = World::new().await;
     let output = world.jobwatch(&["init", "new"]).await;
@@ -110,6 +139,16 @@ async fn init_writes_what_check_accepts_and_overwrites_nothing() {
     let output = world.jobwatch(&["check", "--config", "new/jobwatch.toml"]).await;
     assert_eq!(output.status.code(), Some(0), "{:?}", said(&output));
     assert!(said(&output).0.contains("1 source, 2 receivers, 7 rules"), "{:?}", said(&output));
+    for (file, schema, what) in [
+        ("new/jobwatch.toml", "new/jobwatch.schema.json", "config"),
+        ("new/rules/stuck.toml", "new/rules/rules.schema.json", "rules"),
+    ] {
+        let name = schema.rsplit('/').next().unwrap();
+        assert!(std::fs::read_to_string(world.path(file)).unwrap().starts_with(&format!("#:schema ./{name}\n")));
+        let (printed, _) = said(&world.jobwatch(&["schema", what]).await);
+        assert_eq!(std::fs::read_to_string(world.path(schema)).unwrap(), printed);
+        assert!(printed.contains("\"$schema\": \"https://json-schema.org/draft/2020-12/schema\""), "{printed}");
+    }
     world.write("new/jobwatch.toml", "mine");
     let output = world.jobwatch(&["init", "new"]).await;
     assert_eq!(output.status.code(), Some(1));

@@ -1,97 +1,14 @@
 //! The life of a delivery: retried, refused, slowed down, replayed. Time is a clock that the story moves; the receivers
 //! are real servers.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use jobwatch::agent::{Agent, Observer, Seen, Setup};
 use jobwatch::clock::Clock;
-use jobwatch::config::{self, Purpose};
 use jobwatch::model::delivery::DeliveryState;
-use jobwatch::model::time::Timestamp;
-use jobwatch::store::{self, Access, Delivery, Filter, Store};
 use serde_json::Value;
 
-use crate::world::{World, failed, job, said, soon};
-
-/// An agent in this process, whose clock the story moves.
-struct Stage {
-    world: World,
-    agent: Arc<Agent>,
-    store: Arc<dyn Store>,
-    clock: Clock,
-}
-
-struct Nobody;
-
-impl Observer for Nobody {
-    fn see(&self, _: &Seen<'_>) {}
-}
-
-const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
-
-impl Stage {
-    async fn new(oncall: &str) -> Self {
-        let world = World::new().await;
-        world.write("jobwatch.toml", &world.config("", oncall));
-        let (config, report) = config::load(&world.path("jobwatch.toml"), Purpose::Run);
-        assert!(!report.has_errors(), "{:?}", report.lines().collect::<Vec<_>>());
-        let config = config.unwrap();
-        let (rules, report) = config::rules(&config.rules, Some(&config.known));
-        assert!(!report.has_errors());
-        let store = store::open(&config.state, Access::Agent).await.unwrap();
-        let clock = Clock::manual(START);
-        let agent = Agent::new(Setup {
-            store: Arc::clone(&store),
-            clock: clock.clone(),
-            chance: || 1.0,
-            sources: config.sources,
-            receivers: config.receivers,
-            rules,
-            watch: config.watch,
-            observer: Arc::new(Nobody),
-        });
-        Self { world, agent, store, clock }
-    }
-
-    async fn poll(&self, jobs: Vec<jobwatch::model::job::Job>) {
-        self.world.swr.set_jobs(jobs);
-        for (_, plan) in soon("a poll", self.agent.once()).await {
-            assert!(plan.unwrap().complete);
-        }
-    }
-
-    async fn all(&self) -> Vec<Delivery> {
-        self.store.deliveries(Filter { limit: 1_000, ..Filter::default() }).await.unwrap()
-    }
-
-    async fn oncall(&self) -> Delivery {
-        self.all().await.into_iter().find(|delivery| delivery.receiver.as_str() == "oncall").unwrap()
-    }
-
-    /// Lets time pass until `end` from the start, delivering whatever becomes due on the way.
-    async fn until(&self, end: Duration) {
-        let end = START.plus(end);
-        loop {
-            soon("deliveries", self.agent.turn()).await;
-            let mut next = end;
-            for receiver in ["oncall", "ops"] {
-                if let Some(due) = self.store.next_due(&receiver.into()).await.unwrap() {
-                    next = next.min(due);
-                }
-            }
-            let now = self.clock.now();
-            if now >= end {
-                return;
-            }
-            self.clock.advance(next.since(now).max(Duration::from_millis(1)));
-        }
-    }
-}
-
-fn minutes(n: u64) -> Duration {
-    Duration::from_secs(n * 60)
-}
+use crate::stage::{START, Stage, minutes};
+use crate::world::{failed, job, said};
 
 #[tokio::test]
 async fn a_receiver_that_is_down_for_ten_minutes_loses_nothing_and_hears_in_order() {

@@ -1,6 +1,7 @@
 //! Stories with the real binary as a process, real SQLite files and real connections on loopback.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should fail loudly")]
 
+mod asking;
 mod commands;
 mod crash;
 mod delivering;
@@ -8,8 +9,11 @@ mod doctor;
 mod faults;
 mod identity;
 mod mail;
+mod reload;
 mod rules;
 mod service;
 mod sources;
+mod stage;
+mod storms;
 mod tls;
 mod world;

@@ -118,3 +118,20 @@ async fn a_job_that_stays_too_long_is_told_once_over_a_restart_and_while_the_clo
     soon("ten more polls", more).await;
     assert_eq!(world.inbox.count(), 1, "told once");
 }
+
+#[tokio::test]
+async fn a_test_of_a_rule_with_hours_says_when_it_begins() {
+    let world = World::new().await;
+    let hours = "[window.office]\nzone = \"Asia/Shanghai\"\ntimes = [{ days = \"mon-fri\", from = \"09:00\", to = \"18:00\" }]\n";
+    world.write("jobwatch.toml", &(world.config("", "") + hours));
+    let text = |start: &str| {
+        let tested = tested("Failed", "a: quota 17").replace("notify =", "active = [\"office\"]\nnotify =");
+        tested.replace("name = \"a failure", &format!("start = \"{start}\"\nname = \"a failure"))
+    };
+    for (start, code) in [("2026-11-24T10:00:00+08:00", 0), ("2026-11-24T20:00:00+08:00", 3), ("at ten", 3)] {
+        world.write("rules/failed.toml", &text(start));
+        let output = world.jobwatch(&["check"]).await;
+        assert_eq!(output.status.code(), Some(code), "{start}: {}", said(&output).1);
+    }
+    assert!(said(&world.jobwatch(&["check"]).await).1.contains("`at ten` is no instant"));
+}

@@ -231,6 +231,12 @@ impl Service {
         soon("the service to end", self.child.wait()).await.unwrap()
     }
 
+    /// Asks it to stop, and waits until it has.
+    pub(crate) async fn stop(mut self) {
+        self.signal("TERM");
+        assert!(soon("the agent to stop", self.ended()).await.success());
+    }
+
     pub(crate) async fn kill(mut self) {
         self.child.start_kill().unwrap();
         self.ended().await;

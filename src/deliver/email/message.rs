@@ -115,6 +115,8 @@ fn stem(notification: &Notification) -> String {
             let kind = job.kind.as_deref().unwrap_or("job");
             format!("{}: {kind}", job.title())
         }
+        // The title of a refusal counts its errors; its end belongs to it.
+        Topic::Reload { .. } => "the rules on disk".to_owned(),
         Topic::Digest(_) | Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => notification.title.clone(),
     }
 }
@@ -122,8 +124,9 @@ fn stem(notification: &Notification) -> String {
 fn state(notification: &Notification) -> String {
     match &notification.topic {
         Topic::Job(_) if notification.event == Event::AlertResolved => "RESOLVED".into(),
+        Topic::Reload { .. } if notification.event == Event::ReloadSucceeded => "RESOLVED".into(),
         Topic::Job(topic) => topic.transition.to.to_string().to_uppercase(),
-        Topic::Digest(_) | Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => {
+        Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
             notification.severity.as_str().to_uppercase()
         }
     }
@@ -146,6 +149,8 @@ fn facts(owed: &Owed) -> Vec<(&'static str, String)> {
             }
         },
         Topic::Digest(entries) => vec![("Jobs", entries.len().to_string())],
+        // The body has them all.
+        Topic::Reload { .. } => Vec::new(),
         Topic::Probe(name) => vec![("Receiver", name.to_string())],
         Topic::Receiver { name, why, delivery, .. } => {
             vec![("Receiver", name.to_string()), ("Answer", why.clone()), ("Undelivered", delivery.1.clone())]

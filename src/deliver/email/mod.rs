@@ -19,10 +19,12 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, Certific
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Response;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Sleep, sleep};
 
 use super::{Common, Kind, Receiver, Sent, tame};
+use crate::document::schema::{one_or_many, secret, shaped, string, table};
 use crate::document::{Item, Table};
 use crate::http::use_ring;
 use crate::model::delivery::{Claimed, Outcome, Owed};
@@ -30,7 +32,7 @@ use crate::model::time::Timestamp;
 use message::Letter;
 
 pub(super) const KIND: Kind =
-    Kind { name: "email", about: "e-mail over SMTP, STARTTLS or TLS from the start", concurrency: 1, read };
+    Kind { name: "email", about: "e-mail over SMTP, STARTTLS or TLS from the start", concurrency: 1, read, schema };
 
 /// More recipients than this belong on a list.
 const RECIPIENTS_MAX: usize = 50;
@@ -146,6 +148,32 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
         timeout: common.timeout,
         line: Mutex::default(),
     }))
+}
+
+fn schema() -> Value {
+    let address = json!({ "type": "string", "pattern": "@" });
+    let mut to = one_or_many("Who is written to; each gets a message of their own.", &address, 1);
+    to["anyOf"][1]["maxItems"] = RECIPIENTS_MAX.into();
+    let mut schema = table(
+        "",
+        &["server", "from", "to"],
+        [
+            (
+                "server",
+                shaped(
+                    "smtp://host:587 (STARTTLS required), smtps://host:465 (TLS from the start), or for loopback smtp+plain://.",
+                    "^(smtp|smtps|smtp\\+plain)://[^/@]+/?$",
+                ),
+            ),
+            ("user", string("Who logs in.")),
+            ("password", secret("The password of `user`.")),
+            ("from", shaped("Who writes: \"name <user@example.org>\".", "@")),
+            ("reply_to", shaped("Who answers go to.", "@")),
+            ("to", to),
+        ],
+    );
+    schema["dependentRequired"] = json!({ "user": ["password"], "password": ["user"] });
+    schema
 }
 
 fn read_server(table: &Table<'_>, item: &Item<String>, common: &Common<'_>) -> Option<Server> {

@@ -51,8 +51,12 @@ fn tests(field: Field, value: &Value<'_>) -> Option<Vec<Test>> {
     let table = value.table()?;
     let mut found: Vec<Option<Vec<Test>>> = Vec::new();
     for (operator, make) in OPERATORS {
-        if let Some(operand) = table.value(operator) {
-            found.push(make(field, &operand));
+        if fits(field, operator) {
+            found.extend(table.value(operator).map(|operand| make(field, &operand)));
+        } else if let Some(operand) = table.misplaced(operator) {
+            let message = format!("`{operator}` is {}for `age`", if field == Field::Age { "not " } else { "" });
+            operand.error("operators", message, "age = { older_than = \"30m\" }");
+            found.push(None);
         }
     }
     let known: Vec<&str> = OPERATORS.iter().map(|(name, _)| *name).collect();
@@ -60,7 +64,7 @@ fn tests(field: Field, value: &Value<'_>) -> Option<Vec<Test>> {
         table.entries().into_iter().map(|(name, _)| name).filter(|name| !known.contains(&name.value.as_str()));
     for name in strange {
         let message = format!("there is no operator `{}`", name.value);
-        value.error_at("unknown-operator", name.span, message, operator(&name.value, &known));
+        value.error_at("unknown-key", name.span, message, operator(&name.value, &known));
     }
     if found.len() > 1 {
         let help = "write a list of objects for `or`, a second field for `and`";
@@ -106,9 +110,9 @@ fn operator(word: &str, known: &[&str]) -> String {
     }
 }
 
-type Make = fn(Field, &Value<'_>) -> Option<Vec<Test>>;
+pub(in crate::rules) type Make = fn(Field, &Value<'_>) -> Option<Vec<Test>>;
 
-const OPERATORS: &[(&str, Make)] = &[
+pub(in crate::rules) const OPERATORS: &[(&str, Make)] = &[
     ("glob", |_, operand| patterns(operand, glob)),
     ("regex", |_, operand| patterns(operand, regex)),
     ("prefix", |field, operand| plain(field, operand, Test::Prefix)),
@@ -123,9 +127,18 @@ const OPERATORS: &[(&str, Make)] = &[
         not_empty(operand, words.into_iter().collect()).map(|words| vec![Test::Not(words)])
     }),
     ("exists", |_, operand| Some(vec![Test::Exists(operand.flag()?)])),
-    ("older_than", |field, operand| age(field, operand).map(|span| vec![Test::OlderThan(span)])),
-    ("newer_than", |field, operand| age(field, operand).map(|span| vec![Test::NewerThan(span)])),
+    ("older_than", |_, operand| operand.duration_in(SECOND..AGE).map(|span| vec![Test::OlderThan(span)])),
+    ("newer_than", |_, operand| operand.duration_in(SECOND..AGE).map(|span| vec![Test::NewerThan(span)])),
 ];
+
+/// Whether an operator says something about a field.
+pub(in crate::rules) fn fits(field: Field, operator: &str) -> bool {
+    match operator {
+        "exists" => true,
+        "older_than" | "newer_than" => field == Field::Age,
+        _ => field != Field::Age,
+    }
+}
 
 /// An exact value. A status that the documents do not have is refused: most are spelling mistakes.
 fn exact(field: Field, value: &Value<'_>) -> Option<String> {
@@ -135,14 +148,6 @@ fn exact(field: Field, value: &Value<'_>) -> Option<String> {
         return None;
     }
     Some(text)
-}
-
-fn age(field: Field, operand: &Value<'_>) -> Option<std::time::Duration> {
-    if field == Field::Age {
-        return operand.duration_in(SECOND..AGE);
-    }
-    operand.error("operators", format!("`{}` is for `age`", operand.key), "age = { older_than = \"30m\" }");
-    None
 }
 
 /// An operator that takes its operand as it is.

@@ -12,21 +12,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clauses::clauses;
-pub(super) use clauses::{PATTERN_BYTES_MAX, PATTERN_MAX};
+pub(super) use clauses::{OPERATORS, PATTERN_BYTES_MAX, PATTERN_MAX, fits};
 use when::statuses;
+pub(super) use when::{CHANGING, STATUSES, WHEN_KEYS};
 
 use super::matcher::{FIELDS, Field};
 use super::template::{Flaw, Message, TEXT_MAX};
 use super::{Group, Labels, PER_JOB, Resolve, Rule, RuleSet, Scope, When, Window, testing};
-use crate::document::{File, Item, Level, Problem, Report, Table, Value, nearest, parse, suggest};
+use crate::document::{File, Item, Level, Notes, Problem, Report, Table, Value, nearest, parse, suggest};
 use crate::model::alert::Severity;
 use crate::model::name::{ReceiverName, RuleId, SourceName};
 use crate::model::notification::RuleFacts;
 
 /// The version of the rule language.
-const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 1;
 
-const SEVERITIES: &[(&str, Severity)] = &[
+pub(super) const SEVERITIES: &[(&str, Severity)] = &[
     ("info", Severity::Info),
     ("warning", Severity::Warning),
     ("error", Severity::Error),
@@ -62,6 +63,11 @@ impl std::fmt::Debug for Surroundings<'_> {
 
 /// Loads rule files. The rules are all that could be read; they are fit for use only if the report has no errors.
 pub fn load(files: &[Arc<File>], surroundings: &Surroundings<'_>) -> (RuleSet, Report) {
+    load_noting(files, surroundings, None)
+}
+
+/// As [`load`], and notes what is asked for.
+pub fn load_noting(files: &[Arc<File>], surroundings: &Surroundings<'_>, notes: Option<&Notes>) -> (RuleSet, Report) {
     let (mut set, mut report) = (RuleSet::default(), Report::default());
     let mut known: BTreeMap<RuleId, String> = BTreeMap::new();
     let mut copies = lint::Copies::default();
@@ -75,7 +81,7 @@ pub fn load(files: &[Arc<File>], surroundings: &Surroundings<'_>) -> (RuleSet, R
             continue;
         }
         let reader = Reader { file, surroundings, bodies: RefCell::default() };
-        for (rule, span, tests) in reader.file(Table::root(&table, &problems)) {
+        for (rule, span, tests) in reader.file(Table::root(&table, &problems).noted(notes)) {
             let (line, _) = file.place(span.start);
             let place = format!("{}:{line}", file.path.display());
             if let Some(first) = known.insert(rule.id().clone(), place.clone()) {
@@ -342,13 +348,14 @@ fn labels(table: &Table<'_>) -> Labels {
     entries.into_iter().filter_map(|(name, value)| Some((name.value, value.string()?.value))).collect()
 }
 
+/// Whether findings or groups can be told apart by a field.
+pub(super) fn tells_apart(field: Field) -> bool {
+    !matches!(field, Field::Age | Field::Status)
+}
+
 /// Fields that tell findings or groups apart; `job.` may stand before those of a job.
 fn fields(value: &Value<'_>) -> Option<Vec<Field>> {
-    let known: Vec<&str> = FIELDS
-        .iter()
-        .filter(|(_, field)| !matches!(field, Field::Age | Field::Status))
-        .map(|(name, _)| *name)
-        .collect();
+    let known: Vec<&str> = FIELDS.iter().filter(|(_, field)| tells_apart(*field)).map(|(name, _)| *name).collect();
     let words = value.strings()?;
     lint::twice(value, &words);
     let mut found: Vec<Option<Field>> = Vec::new();

@@ -9,7 +9,7 @@ use crate::model::transition::State;
 use crate::rules::{Field, When};
 
 /// The keys of all forms of `when`, and the form each belongs to.
-const WHEN_KEYS: &[(&str, &[&str])] = &[
+pub(in crate::rules) const WHEN_KEYS: &[(&str, &[&str])] = &[
     ("stays", &["stays", "for"]),
     ("gone_from", &["gone_from"]),
     ("changed", &["changed"]),
@@ -18,7 +18,7 @@ const WHEN_KEYS: &[(&str, &[&str])] = &[
     ("to", &["to", "from", "gaps"]),
 ];
 
-pub(super) const STATUSES: &[&str] = &["Creating", "Initializing", "Running", "Failed", "Success"];
+pub(in crate::rules) const STATUSES: &[&str] = &["Creating", "Initializing", "Running", "Failed", "Success"];
 
 const OTHER_STATUS: &str = "a word that the cloud's documents do not have is matched by `when = { to = \"*\" }` with `match = { status = { glob = \"…\" } }`";
 
@@ -145,11 +145,9 @@ fn alone(table: &Table<'_>, form: &str, own: &[&str]) {
     let mut others: Vec<&'static str> = WHEN_KEYS.iter().flat_map(|(_, keys)| *keys).copied().collect();
     others.sort_unstable();
     others.dedup();
-    for key in others.into_iter().filter(|key| !own.contains(key)) {
-        // Only what is there counts as asked for: a misspelt key is compared with those of this form.
-        if table.has(key)
-            && let Some(other) = table.value(key)
-        {
+    // Only what is there counts as asked for: a misspelt key is compared with those of this form.
+    for key in others.into_iter().filter(|key| !own.contains(key) && table.has(key)) {
+        if let Some(other) = table.misplaced(key) {
             other.error("two-forms", format!("`{form}` and `{key}` exclude each other"), "make two rules of it");
         }
     }
@@ -163,16 +161,18 @@ fn needed(table: &Table<'_>, key: &'static str, help: &str) -> Option<Duration> 
     table.duration(key, SECOND..LONG)
 }
 
+/// The fields of a row whose change can be told.
+pub(in crate::rules) const CHANGING: &[&str] = &["instance_id", "resource_id", "resource_name", "type", "reason"];
+
 /// The fields of a row whose change a rule looks at.
 pub(super) fn changed(value: &Value<'_>) -> Option<Vec<Field>> {
-    let known = ["instance_id", "resource_id", "resource_name", "type", "reason"];
     let words = value.strings()?;
-    let strange = |word: &&Item<String>| !known.contains(&word.value.strip_prefix("job.").unwrap_or(&word.value));
+    let strange = |word: &&Item<String>| !CHANGING.contains(&word.value.strip_prefix("job.").unwrap_or(&word.value));
     for word in words.iter().filter(strange) {
         let message = format!("`{}` is nothing whose change can be told", word.value);
         let help = match word.value.as_str() {
             "status" => "a change of status is when = { to = … }".to_owned(),
-            other => suggest(other, &known),
+            other => suggest(other, CHANGING),
         };
         value.error_at("unknown-field", word.span.clone(), message, help);
     }

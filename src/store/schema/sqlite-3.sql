@@ -88,7 +88,9 @@ CREATE INDEX delivery_recent ON delivery (receiver, created_at);
 
 -- What came of each match, for whoever asks why. `receiver` is '' when it is the same for all.
 CREATE TABLE fate (
-    transition TEXT NOT NULL,
+    transition TEXT NOT NULL,           -- of a stay or a change, too, which no history has
+    source     TEXT NOT NULL,
+    job        TEXT NOT NULL,
     rule       TEXT NOT NULL,
     receiver   TEXT NOT NULL,
     outcome    TEXT NOT NULL,
@@ -98,6 +100,7 @@ CREATE TABLE fate (
     PRIMARY KEY (transition, rule, receiver)
 ) WITHOUT ROWID;
 CREATE INDEX fate_by_time ON fate (at);
+CREATE INDEX fate_by_job ON fate (source, job);
 CREATE INDEX fate_by_delivery ON fate (delivery) WHERE delivery IS NOT NULL;
 
 -- What a command asks of the running agent, and its answer.

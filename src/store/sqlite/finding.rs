@@ -171,13 +171,21 @@ pub(super) fn write_silence(connection: &Connection, silence: &Silence) -> rusql
     Ok(())
 }
 
-pub(super) fn write_fates(connection: &Connection, fates: &[Fate], at: Timestamp) -> rusqlite::Result<()> {
+pub(super) fn write_fates(
+    connection: &Connection,
+    source: &SourceName,
+    fates: &[Fate],
+    at: Timestamp,
+) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
-        "INSERT OR REPLACE INTO fate (transition, rule, receiver, outcome, delivery, why, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT OR REPLACE INTO fate (transition, source, job, rule, receiver, outcome, delivery, why, at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
-    for Fate { rule, transition, receiver, outcome, delivery, why } in fates {
+    for Fate { rule, transition, subject, receiver, outcome, delivery, why } in fates {
         insert.execute(params![
             transition.as_str(),
+            source.as_str(),
+            subject.as_str(),
             rule.as_str(),
             receiver.as_ref().map_or("", ReceiverName::as_str),
             outcome.as_str(),
@@ -193,6 +201,7 @@ pub(super) fn fate(row: &Row<'_>) -> rusqlite::Result<Fate> {
     Ok(Fate {
         rule: RuleId::from(row.get::<_, String>("rule")?),
         transition: TransitionId::from(row.get::<_, String>("transition")?),
+        subject: JobId::from(row.get::<_, String>("job")?),
         receiver: Some(row.get::<_, String>("receiver")?).filter(|name| !name.is_empty()).map(ReceiverName::from),
         outcome: row.get::<_, String>("outcome")?.parse().unwrap_or(FateOutcome::Told),
         delivery: row.get::<_, Option<String>>("delivery")?.map(DeliveryId::from),

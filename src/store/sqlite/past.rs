@@ -9,7 +9,7 @@ use super::finding::fate;
 use super::{instant, json, known, time};
 use crate::model::alert::Fate;
 use crate::model::job::{Job, Status};
-use crate::model::name::{SourceName, TransitionId};
+use crate::model::name::{JobId, SourceName, TransitionId};
 use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
 use crate::store::{Past, Span};
@@ -67,30 +67,53 @@ pub(super) fn history(connection: &Connection, span: &Span) -> rusqlite::Result<
         .collect()
 }
 
-pub(super) fn past(connection: &Connection, source: Option<&SourceName>, job: &str) -> rusqlite::Result<Past> {
-    let source = source.map(SourceName::as_str);
-    let steps: Vec<Arc<Transition>> = connection
-        .prepare_cached("SELECT * FROM transition WHERE job_id = ?1 AND (?2 IS NULL OR source = ?2) ORDER BY n")?
-        .query_map(params![job, source], step)?
+/// Jobs that people may mean by this: a job, a resource by name or id, a step, a delivery; the newest first.
+pub(super) fn find(connection: &Connection, what: &str, limit: usize) -> rusqlite::Result<Vec<(SourceName, JobId)>> {
+    connection
+        .prepare_cached(
+            "SELECT source, id FROM job WHERE id = ?1 OR resource_name = ?1 OR resource_id = ?1
+             OR (source, id) IN (SELECT source, job_id FROM transition WHERE id = ?1
+                                 UNION SELECT source, job FROM fate WHERE transition = ?1
+                                 UNION SELECT source, job FROM fate WHERE delivery = ?1 AND outcome IN ('told', 'resolved')
+                                 UNION SELECT source, subject FROM delivery WHERE id = ?1)
+             ORDER BY status_since DESC, source, id LIMIT ?2",
+        )?
+        .query_map(params![what, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+            Ok((SourceName::from(row.get::<_, String>(0)?), JobId::from(row.get::<_, String>(1)?)))
+        })?
+        .collect()
+}
+
+pub(super) fn past(connection: &Connection, source: &SourceName, job: &JobId) -> rusqlite::Result<Past> {
+    let key = params![source.as_str(), job.as_str()];
+    let steps = connection
+        .prepare_cached("SELECT * FROM transition WHERE source = ?1 AND job_id = ?2 ORDER BY n")?
+        .query_map(key, step)?
         .collect::<rusqlite::Result<_>>()?;
-    let mut select = connection.prepare_cached("SELECT * FROM fate WHERE transition = ?1 ORDER BY rule, receiver")?;
-    let mut fates: Vec<(Fate, Timestamp)> = Vec::new();
-    for step in &steps {
-        let rows = select.query_map([step.id.as_str()], |row| Ok((fate(row)?, instant(row, "at")?)))?;
-        fates.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
-    }
+    let fates = connection
+        .prepare_cached("SELECT * FROM fate WHERE source = ?1 AND job = ?2 ORDER BY at, rule, receiver")?
+        .query_map(key, |row| Ok((fate(row)?, instant(row, "at")?)))?
+        .collect::<rusqlite::Result<_>>()?;
     let known = connection
-        .prepare_cached("SELECT * FROM job WHERE id = ?1 AND (?2 IS NULL OR source = ?2) LIMIT 1")?
-        .query_row(params![job, source], |row| Ok(known(row)?.1))
+        .prepare_cached("SELECT * FROM job WHERE source = ?1 AND id = ?2")?
+        .query_row(key, |row| Ok(known(row)?.1))
         .optional()?;
     Ok(Past { steps, fates, known })
 }
 
-pub(super) fn fates(connection: &Connection, since: Timestamp) -> rusqlite::Result<Vec<(Fate, Option<String>)>> {
+pub(super) fn fates(connection: &Connection, span: &Span) -> rusqlite::Result<Vec<(Fate, Timestamp, Option<String>)>> {
     connection
         .prepare_cached(
-            "SELECT f.*, d.title FROM fate AS f LEFT JOIN delivery AS d ON d.id = f.delivery WHERE f.at >= ?1 ORDER BY f.at",
+            "SELECT f.*, d.title FROM fate AS f LEFT JOIN delivery AS d ON d.id = f.delivery
+             WHERE f.at >= ?1 AND (?2 IS NULL OR f.source = ?2) ORDER BY f.at, f.transition LIMIT ?3",
         )?
-        .query_map([since.micros()], |row| Ok((fate(row)?, row.get("title")?)))?
+        .query_map(
+            params![
+                span.since.micros(),
+                span.source.as_ref().map(SourceName::as_str),
+                i64::try_from(span.limit).unwrap_or(i64::MAX)
+            ],
+            |row| Ok((fate(row)?, instant(row, "at")?, row.get("title")?)),
+        )?
         .collect()
 }

@@ -1,164 +1,22 @@
-//! One poll decided: stories about the differ and the planner, which are plain functions over values.
+//! From listings to transitions, and from transitions to what is told.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobwatch::diff::{Points, Policy, to_confirm};
+use crate::world::*;
+use jobwatch::diff::to_confirm;
 use jobwatch::document::File;
 use jobwatch::model::delivery::Owed;
-use jobwatch::model::index::Index;
 use jobwatch::model::job::{Job, Status};
 use jobwatch::model::listing::{Fault, FaultKind, Listing, Point};
-use jobwatch::model::memory::{Memory, Sight};
+use jobwatch::model::memory::Sight;
 use jobwatch::model::notification::{Event, SourceFacts};
 use jobwatch::model::time::Timestamp;
-use jobwatch::plan::{Input, Plan, SelfWatch, View, lookout, plan};
-use jobwatch::rules::{RuleSet, Surroundings, load};
+use jobwatch::plan::{SelfWatch, View, lookout};
+use jobwatch::rules::{Surroundings, load};
 use proptest::prelude::*;
-
-const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
-
-/// A source that is polled every thirty seconds, and all that is remembered of it.
-struct World {
-    memory: Memory,
-    rules: RuleSet,
-    policy: Policy,
-    watch: SelfWatch,
-    points: Points,
-    now: Timestamp,
-}
-
-fn rules(text: &str) -> RuleSet {
-    let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
-    let none = |_: &Path| Err("no files here".to_owned());
-    let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None });
-    assert!(!report.has_errors(), "{}", report.lines().collect::<Vec<_>>().join("\n"));
-    rules
-}
-
-const TELL_FAILURES: &str = r#"
-schema = 1
-[[rule]]
-id = "failed"
-when = { to = "Failed" }
-notify = ["oncall"]
-"#;
-
-impl World {
-    fn new(text: &str) -> Self {
-        Self {
-            memory: Memory::default(),
-            rules: rules(text),
-            policy: Policy { late_after: Duration::from_secs(90), ..Policy::default() },
-            watch: SelfWatch { notify: vec!["ops".into()], blind_after: Duration::from_secs(300) },
-            points: Points::new(),
-            now: START,
-        }
-    }
-
-    /// A world whose baseline was these jobs.
-    fn knowing(text: &str, jobs: &[Job]) -> Self {
-        let mut world = Self::new(text);
-        world.see(jobs);
-        world
-    }
-
-    fn see(&mut self, jobs: &[Job]) -> Plan {
-        self.poll(Listing::Complete(jobs.to_vec().into()))
-    }
-
-    fn see_part(&mut self, jobs: &[Job]) -> Plan {
-        let fault = Fault { kind: FaultKind::Unavailable, text: "HTTP 503".into(), retry_after: None };
-        self.poll(Listing::Incomplete { rows: jobs.to_vec().into(), fault })
-    }
-
-    /// What is told of the sources' visibility now.
-    fn look(&mut self, plan: &Plan) -> Vec<Owed> {
-        let view = View {
-            source: Arc::clone(&plan.source),
-            sight: plan.sight,
-            fault: plan.fault.clone(),
-            seen_since: None,
-            told_at: None,
-        };
-        let outlook = lookout(&[&view], &self.watch, true, plan.at);
-        outlook.told.iter().for_each(|(_, since)| self.memory.sight.told_since = *since);
-        outlook.owed
-    }
-
-    /// Decides a poll, remembers what it says as a store would, and lets half a minute pass.
-    fn poll(&mut self, listing: Listing) -> Plan {
-        let source =
-            Arc::new(SourceFacts { name: "prod".into(), kind: "swr".into(), region: None, project_id: "p".into() });
-        let points = std::mem::take(&mut self.points);
-        let (before, rules, policy, now) = (&self.memory, &self.rules, &self.policy, self.now);
-        let living = before.snapshot.jobs.values().filter(|known| !known.gone).count();
-        let (small, rows) = indexed(before, &listing);
-        let narrow = Input { source: &source, before: &small, living, listing: rows, points, rules, policy, now };
-        let points = narrow.points.clone();
-        let narrow = plan(narrow);
-        let plan = plan(Input { source: &source, before, living, listing, points, rules, policy, now });
-        assert_eq!(sorted(narrow), sorted(plan.clone()), "what the index leaves out makes no difference");
-        plan.remember(&mut self.memory);
-        self.now = now.plus(Duration::from_secs(30));
-        plan
-    }
-}
-
-/// The listing as a source gives it that compares rows with an index while it reads, and the memory as it is loaded then.
-fn indexed(memory: &Memory, listing: &Listing) -> (Memory, Listing) {
-    let mut index = Index::default();
-    memory.snapshot.jobs.values().for_each(|known| index.put(known));
-    let mut rows = listing.rows().clone();
-    rows.listed = rows.jobs.iter().map(|job| index.key(job.id.as_str())).collect();
-    rows.jobs.retain(|job| index.is_news(job));
-    let unlisted = if matches!(listing, Listing::Complete(_)) { index.unlisted(&rows.listed) } else { HashSet::new() };
-    let mut small = memory.clone();
-    // What a store gives a rule that measures time.
-    small.timed = memory.snapshot.jobs.clone();
-    small.timed.retain(|_, known| !known.gone);
-    small
-        .snapshot
-        .jobs
-        .retain(|id, _| unlisted.contains(&index.key(id.as_str())) || rows.jobs.iter().any(|job| job.id == *id));
-    let listing = match listing {
-        Listing::Complete(_) => Listing::Complete(rows),
-        Listing::Brief(_) => Listing::Brief(rows),
-        Listing::Incomplete { fault, .. } => Listing::Incomplete { rows, fault: fault.clone() },
-    };
-    (small, listing)
-}
-
-/// What a listing leaves out is found in no particular order.
-fn sorted(mut plan: Plan) -> Plan {
-    plan.difference.changes.sort_by(|a, b| a.known.job.id.cmp(&b.known.job.id));
-    plan.owed.sort_by(|a, b| a.id.cmp(&b.id));
-    plan.matches.sort_by(|a, b| (&a.1.id, &a.0).cmp(&(&b.1.id, &b.0)));
-    plan.fates.sort_by(|a, b| (&a.transition, &a.rule, &a.receiver).cmp(&(&b.transition, &b.rule, &b.receiver)));
-    plan
-}
-
-fn job(id: &str, status: &str, updated: u32) -> Job {
-    let mut job = Job::bare(id, Status::read(status));
-    job.created_at = Some("2026-11-24T08:00:00.000000Z".into());
-    job.updated_at = Some(format!("2026-11-24T08:{:02}:{:02}.000000Z", updated / 60, updated % 60).into());
-    job
-}
-
-fn failed(id: &str, updated: u32, reason: &str) -> Job {
-    Job { reason: Some(reason.into()), ..job(id, "Failed", updated) }
-}
-
-/// `a: Running → Failed` for every step.
-fn steps(plan: &Plan) -> Vec<String> {
-    plan.difference.transitions().map(|step| format!("{}: {} → {}", step.job.id, step.from, step.to)).collect()
-}
-
-fn told(plan: &Plan) -> Vec<(&str, &str)> {
-    plan.owed.iter().map(|owed| (owed.receiver.as_str(), owed.notification.title.as_str())).collect()
-}
 
 #[test]
 fn a_failure_is_told_once_with_its_reason() {
