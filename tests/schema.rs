@@ -446,7 +446,12 @@ type Read<'a> = &'a dyn Fn(&str, &Notes) -> Report;
 fn read_rules(text: &str, notes: &Notes) -> Report {
     let file = Arc::new(File { path: "rules/x.toml".into(), text: text.into() });
     let read = |_: &Path| Ok("{{ reason }}".to_owned());
-    rules::load_noting(&[file], &Surroundings { read: &read, receivers: None, windows: None }, Some(notes)).1
+    rules::load_noting(
+        &[file],
+        &Surroundings { read: &read, receivers: None, windows: None, sources: None },
+        Some(notes),
+    )
+    .1
 }
 
 /// A directory with all that a configuration names.

@@ -8,8 +8,9 @@ mod schema;
 mod secret;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::http::Egress;
 use crate::model::name::{ReceiverName, SourceName};
 use crate::plan::{Disagreement, Rate, SelfWatch, rehearse};
 use crate::retry::Schedule;
-use crate::rules::{Expectation, RuleSet, RuleTest, Surroundings, Window, load as load_rules};
+use crate::rules::{Expectation, Rule, RuleSet, RuleTest, Surroundings, Window, load as load_rules};
 use crate::source;
 pub use footprint::{Footprint, Look};
 pub use schema::schema;
@@ -108,6 +109,25 @@ pub struct Known {
     pub receivers: Vec<ReceiverName>,
     /// The windows.
     pub windows: Vec<Arc<Window>>,
+    /// All sources, also those whose secrets are not here.
+    pub sources: Vec<SourceName>,
+    /// What is of no use unless a rule names it.
+    idle: Vec<Idle>,
+}
+
+/// A receiver or a window that nothing in the configuration uses.
+#[derive(Clone, Debug)]
+struct Idle {
+    kind: IdleKind,
+    name: String,
+    file: Arc<File>,
+    span: Range<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum IdleKind {
+    Receiver,
+    Window,
 }
 
 /// Reads a configuration file. There is a configuration if its table could be read; it is fit for use only if the report
@@ -140,7 +160,7 @@ pub fn load_noting(path: &Path, purpose: Purpose, notes: Option<&Notes>) -> (Opt
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
     let top = Table::root(&table, &problems).noted(notes);
     let pool = Pool::new(Clock::system(), limits(&top));
-    let config = Reader { base, purpose, pool }.file(top);
+    let config = Reader { base, purpose, pool, file: Arc::clone(&file) }.file(top);
     let mut problems = problems.into_inner();
     // What is wrong with the defaults is wrong once, not once for each source.
     let mut seen = HashSet::new();
@@ -208,11 +228,16 @@ pub fn read_rules(paths: &[PathBuf], known: Option<&Known>) -> Reading {
     let texts: Vec<_> = texts.collect();
     let read_body = |path: &Path| read(path).map_err(|error| error.to_string());
     let (receivers, windows) = (known.map(|known| &*known.receivers), known.map(|known| &*known.windows));
-    let (set, found) = load_rules(&texts, &Surroundings { read: &read_body, receivers, windows });
+    let sources = known.map(|known| &*known.sources);
+    let (set, found) = load_rules(&texts, &Surroundings { read: &read_body, receivers, windows, sources });
     report.merge(found);
     if !report.has_errors() {
         for test in &set.tests {
             report.add(&test.file, disagreements(&set, test));
+        }
+        // A rule that could not be read may be the one that uses it.
+        for idle in known.iter().flat_map(|known| &known.idle) {
+            report.add(&idle.file, idle.unless_used(&set));
         }
     }
     Reading { rules: set, report, footprint: footprint.into_inner() }
@@ -237,6 +262,31 @@ pub fn disagreements(rules: &RuleSet, test: &RuleTest) -> Vec<Problem> {
         }
     };
     rehearse(rules, test).into_iter().map(problem).collect()
+}
+
+impl Idle {
+    fn unless_used(&self, rules: &RuleSet) -> Option<Problem> {
+        let name = &self.name;
+        let used = |rule: &Rule| match self.kind {
+            IdleKind::Receiver => rule.notify.iter().any(|receiver| receiver.as_str() == name),
+            IdleKind::Window => rule.active.iter().any(|window| window.name == *name),
+        };
+        let (code, what, help) = match self.kind {
+            IdleKind::Receiver => {
+                ("unused-receiver", "receiver", format!("a rule names it: notify = [{name:?}]; or remove it"))
+            }
+            IdleKind::Window => {
+                ("unused-window", "window", format!("a rule names it: active = [{name:?}]; or remove it"))
+            }
+        };
+        (!rules.rules.iter().any(used)).then(|| Problem {
+            level: Level::Warning,
+            code,
+            message: format!("nobody uses the {what} `{name}`"),
+            span: self.span.clone(),
+            help: Some(help),
+        })
+    }
 }
 
 fn rule_files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -272,6 +322,7 @@ struct Reader {
     base: PathBuf,
     purpose: Purpose,
     pool: Pool,
+    file: Arc<File>,
 }
 
 impl Reader {
@@ -285,8 +336,8 @@ impl Reader {
                 Purpose::Check => Level::Warning,
             },
         };
-        let (names, receivers) = self.receivers(&top, &vault);
-        let (sources, source_count) = self.sources(&top, &vault);
+        let (names, receivers, idle) = self.receivers(&top, &vault);
+        let (sources, source_names, source_count) = self.sources(&top, &vault);
         let known: Vec<&str> = names.iter().map(ReceiverName::as_str).collect();
         let state = agent.as_ref().and_then(|agent| self.state(agent));
         let rules = agent
@@ -303,21 +354,16 @@ impl Reader {
                 .and_then(|agent| agent.duration("blind_after", SECOND..DAY))
                 .unwrap_or(Duration::from_secs(300)),
         };
+        if watch.notify.is_empty() {
+            let help = "[agent] notify = [\"…\"]: who hears when a source cannot be seen or a receiver refuses";
+            let span = agent.as_ref().map_or(top.span(), Table::span);
+            top.report(Level::Warning, "nobody-told", span, "nobody hears of the agent's own troubles", help);
+        }
         let reload =
             agent.as_ref().and_then(|agent| agent.word("reload", &[("ask", Reload::Ask), ("watch", Reload::Watch)]));
         if let Some(agent) = agent {
             agent.known(&["requests_per_second", "requests_per_second_per_host"]);
             agent.not_yet("heartbeat", "remove it");
-            if watch.notify.is_empty() {
-                let help = "notify = [\"…\"]: who hears when a source cannot be seen or a receiver refuses";
-                agent.report(
-                    Level::Warning,
-                    "nobody-told",
-                    agent.span(),
-                    "nobody hears of the agent's own troubles",
-                    help,
-                );
-            }
             agent.finish();
         }
         let admin = top.table("admin").and_then(|table| {
@@ -327,6 +373,10 @@ impl Reader {
         });
         top.not_yet("follow_up", "remove the tables: this version has no follow-ups");
         let windows = windows(&top);
+        let mut idle = idle;
+        idle.retain(|idle| !watch.notify.iter().any(|receiver| receiver.as_str() == idle.name));
+        let names_of_windows = top.table("window").map(|table| table.entries()).unwrap_or_default();
+        idle.extend(names_of_windows.into_iter().map(|(name, _)| self.idle(IdleKind::Window, name)));
         top.finish();
         Config {
             state: state.unwrap_or_else(|| "sqlite:/var/lib/jobwatch/state.db".into()),
@@ -337,8 +387,12 @@ impl Reader {
             sources,
             source_count,
             receivers,
-            known: Known { receivers: names, windows },
+            known: Known { receivers: names, windows, sources: source_names, idle },
         }
+    }
+
+    fn idle(&self, kind: IdleKind, name: Item<String>) -> Idle {
+        Idle { kind, name: name.value, file: Arc::clone(&self.file), span: name.span }
     }
 
     fn state(&self, agent: &Table<'_>) -> Option<String> {
@@ -356,7 +410,7 @@ impl Reader {
         }
     }
 
-    fn sources(&self, top: &Table<'_>, vault: &Vault) -> (Vec<SourceSetup>, usize) {
+    fn sources(&self, top: &Table<'_>, vault: &Vault) -> (Vec<SourceSetup>, Vec<SourceName>, usize) {
         let tables = top.tables("source");
         if tables.is_empty() {
             top.error(
@@ -367,7 +421,7 @@ impl Reader {
             );
         }
         let defaults = top.table("source_defaults");
-        let (mut taken, mut asked, count) = (HashSet::new(), Vec::new(), tables.len());
+        let (mut taken, mut asked, count) = (BTreeSet::new(), Vec::new(), tables.len());
         let read =
             |table: Table<'_>| self.source(table.with_defaults(defaults.as_ref()), vault, &mut taken, &mut asked);
         let sources = tables.into_iter().filter_map(read).collect();
@@ -381,14 +435,14 @@ impl Reader {
                 defaults.finish();
             }
         }
-        (sources, count)
+        (sources, taken.iter().map(|name| SourceName::from(name.as_str())).collect(), count)
     }
 
     fn source(
         &self,
         table: Table<'_>,
         vault: &Vault,
-        taken: &mut HashSet<String>,
+        taken: &mut BTreeSet<String>,
         asked: &mut Vec<&'static str>,
     ) -> Option<SourceSetup> {
         let name = table.required("name", "a short word such as name = \"prod\"");
@@ -440,7 +494,12 @@ impl Reader {
         Some(SourceSetup { source: made?, poll_every, policy, strategy })
     }
 
-    fn receivers(&self, top: &Table<'_>, vault: &Vault) -> (Vec<ReceiverName>, BTreeMap<ReceiverName, ReceiverSetup>) {
+    /// The names of all, those that can be used, and those that are nobody's fallback.
+    fn receivers(
+        &self,
+        top: &Table<'_>,
+        vault: &Vault,
+    ) -> (Vec<ReceiverName>, BTreeMap<ReceiverName, ReceiverSetup>, Vec<Idle>) {
         let entries = top.table("receiver").map(|table| table.entries()).unwrap_or_default();
         let words: Vec<String> = entries.iter().map(|(name, _)| name.value.clone()).collect();
         let known: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -453,7 +512,13 @@ impl Reader {
                 receivers.insert(name, setup);
             }
         }
-        (words.iter().map(|name| ReceiverName::from(name.as_str())).collect(), receivers)
+        let tables = entries.iter().filter(|(_, value)| value.is_table()).filter_map(|(_, value)| value.table());
+        // Also that of a receiver which is not made, because its secret is not on this machine.
+        let fallbacks = tables.filter_map(|table| table.value("fallback").filter(Value::is_string)?.string());
+        let fallbacks: HashSet<String> = fallbacks.map(|fallback| fallback.value).collect();
+        let idle = entries.into_iter().map(|(name, _)| name).filter(|name| !fallbacks.contains(&name.value));
+        let idle = idle.map(|name| self.idle(IdleKind::Receiver, name)).collect();
+        (words.iter().map(|name| ReceiverName::from(name.as_str())).collect(), receivers, idle)
     }
 
     fn receiver(&self, name: &ReceiverName, table: Table<'_>, vault: &Vault, known: &[&str]) -> Option<ReceiverSetup> {

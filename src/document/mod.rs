@@ -16,8 +16,14 @@ pub use table::{Item, Kept, Living, Secret, Secrets, Table, Value, duration, par
 /// The nearest of `known` to a misspelt `word`, if it is near enough to be what was meant.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
-    let scored = known.into_iter().map(|name| (strsim::jaro_winkler(&lower, &name.to_lowercase()), name));
-    scored.filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+    let scored = known.into_iter().filter_map(|name| {
+        let known = name.to_lowercase();
+        let likeness = strsim::jaro_winkler(&lower, &known);
+        // In a word of two letters, one that is wrong is half of it.
+        let slip = lower.len() > 1 && strsim::osa_distance(&lower, &known) == 1;
+        (slip || likeness > 0.75).then_some((slip, likeness, name))
+    });
+    scored.max_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))).map(|(_, _, name)| name)
 }
 
 /// `did you mean …?`, or the whole choice when nothing is near.

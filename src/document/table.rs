@@ -6,13 +6,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SpanTotal, Unit};
 use secrecy::SecretString;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::notes::{Notes, Trail};
 use super::problem::{Level, Problem};
-use super::suggest;
+use super::{nearest, suggest};
 
 /// Parses a file. Syntax errors are returned as problems, all of them.
 pub fn parse<'t>(text: &'t str) -> (Spanned<DeTable<'t>>, Vec<Problem>) {
@@ -25,6 +26,13 @@ pub fn parse<'t>(text: &'t str) -> (Spanned<DeTable<'t>>, Vec<Problem>) {
         help: None,
     };
     (table, errors.into_iter().map(problem).collect())
+}
+
+/// The code of what is not there, and the words for it.
+const MISSING: &str = "missing-key";
+
+fn lacks(key: &str) -> String {
+    format!("`{key}` is missing")
 }
 
 /// A table being read. See the module's words.
@@ -112,7 +120,8 @@ pub struct Kept {
 impl<'t> Table<'t> {
     /// The top of a document.
     pub fn root(table: &'t Spanned<DeTable<'t>>, problems: &'t RefCell<Vec<Problem>>) -> Self {
-        Self::new(table.get_ref(), table.span(), problems, None)
+        // What is missing from a whole file is missing at its top.
+        Self::new(table.get_ref(), 0..0, problems, None)
     }
 
     fn new(
@@ -193,7 +202,7 @@ impl<'t> Table<'t> {
 
     /// Reports that `key` is missing.
     pub fn missing(&self, key: &str, help: impl Into<String>) {
-        self.error("missing-key", self.span(), format!("`{key}` is missing"), help);
+        self.error(MISSING, self.span(), lacks(key), help);
     }
 
     /// Announces keys that somebody else has read.
@@ -242,25 +251,22 @@ impl<'t> Table<'t> {
 
     /// A duration such as `"30s"`, within `range`.
     pub fn duration(&self, key: &'static str, range: Range<Duration>) -> Option<Duration> {
-        let value = self.value(key)?;
-        let duration = value.duration()?;
-        if range.contains(&duration) {
-            return Some(duration);
-        }
-        let help = format!("anything from {:?} to {:?}", range.start, range.end);
-        self.error("out-of-range", value.span(), format!("`{key}` is out of range"), help);
-        None
+        self.value(key)?.duration_in(range)
     }
 
     /// One of a set of words.
     pub fn word<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
         if let Some(trail) = &self.trail {
-            trail.ask(key, &words.iter().map(|(word, _)| *word).collect::<Vec<_>>());
+            trail.ask(key, &known);
         }
-        let item = self.string(key)?;
+        let value = self.value(key)?;
+        if !value.value.get_ref().is_str() {
+            return value.mistyped(&format!("a word ({})", known.join(", ")));
+        }
+        let item = value.string()?;
         let found = words.iter().find(|(word, _)| *word == item.value).map(|(_, value)| *value);
         if found.is_none() {
-            let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
             self.error(
                 "unknown-word",
                 item.span,
@@ -302,7 +308,7 @@ impl<'t> Table<'t> {
         self.entries.iter().map(entry).collect()
     }
 
-    /// Reports every key that nobody asked for.
+    /// Reports every key that nobody asked for. A key that is missing because it is misspelt is one mistake, not two.
     pub fn finish(self) {
         let asked = self.asked.borrow();
         let later = self.later.borrow();
@@ -318,6 +324,13 @@ impl<'t> Table<'t> {
             let mut known: Vec<&str> = asked.clone();
             known.sort_unstable();
             known.dedup();
+            if let Some(meant) = nearest(name, known.iter().copied()) {
+                let words = lacks(meant);
+                let same = |problem: &Problem| {
+                    problem.code == MISSING && problem.span == self.span && problem.message == words
+                };
+                self.problems.borrow_mut().retain(|problem| !same(problem));
+            }
             self.error("unknown-key", key.span(), format!("unknown key `{name}`"), suggest(name, &known));
         }
     }
@@ -331,9 +344,19 @@ impl<'t> Value<'t> {
 
     /// Reports an error about this value.
     pub fn error(&self, code: &'static str, message: impl Into<String>, help: impl Into<String>) {
-        let help = Some(help.into()).filter(|help| !help.is_empty());
-        let problem = Problem { level: Level::Error, code, message: message.into(), span: self.span(), help };
-        self.problems.borrow_mut().push(problem);
+        self.error_at(code, self.span(), message, help);
+    }
+
+    /// Reports what probably is not meant.
+    pub fn warn(&self, code: &'static str, message: impl Into<String>, help: impl Into<String>) {
+        self.report(Level::Warning, code, self.span(), message, help);
+    }
+
+    /// Where a part of its text stands: exactly, when nothing in it is written otherwise than it is.
+    pub fn part(&self, part: Range<usize>) -> Range<usize> {
+        let (span, length) = (self.span(), self.value.get_ref().as_str().map_or(0, str::len));
+        // One quote on each side, and as many bytes as the text: nothing was escaped.
+        if span.len() == length + 2 { span.start + 1 + part.start..span.start + 1 + part.end } else { span }
     }
 
     /// Reports an error about a part of this value.
@@ -344,8 +367,20 @@ impl<'t> Value<'t> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
+        self.report(Level::Error, code, span, message, help);
+    }
+
+    /// Reports a problem with a part of this value. An empty `help` is none.
+    pub fn report(
+        &self,
+        level: Level,
+        code: &'static str,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         let help = Some(help.into()).filter(|help| !help.is_empty());
-        self.problems.borrow_mut().push(Problem { level: Level::Error, code, message: message.into(), span, help });
+        self.problems.borrow_mut().push(Problem { level, code, message: message.into(), span, help });
     }
 
     /// Reports that it has the wrong type.
@@ -358,6 +393,11 @@ impl<'t> Value<'t> {
     /// Whether it is a table.
     pub fn is_table(&self) -> bool {
         self.value.get_ref().is_table()
+    }
+
+    /// Whether it is a string.
+    pub fn is_string(&self) -> bool {
+        self.value.get_ref().is_str()
     }
 
     /// Whether it is a list.
@@ -403,13 +443,28 @@ impl<'t> Value<'t> {
 
     /// As a duration such as `"30s"`.
     pub fn duration(&self) -> Option<Duration> {
-        let text = self.string()?;
-        let read = duration(&text.value);
+        const HELP: &str = "a number and one of ms, s, m, h, d: \"500ms\", \"30s\", \"5m\", \"2h\", \"14d\"";
+        let Some(text) = self.value.get_ref().as_str() else { return self.mistyped("a duration such as \"30s\"") };
+        let read = duration(text);
         if read.is_none() {
-            let help = "a number and one of ms, s, m, h, d: \"500ms\", \"30s\", \"5m\", \"2h\", \"14d\"";
-            self.error("not-a-duration", format!("`{}` is not a duration: `{}`", self.key, text.value), help);
+            let unitless =
+                || text.trim().parse::<u32>().ok().map(|n| format!("the unit is missing: \"{n}s\", \"{n}m\""));
+            let meant = || meant(text).map(|meant| format!("did you mean \"{}\"?", as_written(meant)));
+            let help = unitless().or_else(meant).unwrap_or_else(|| HELP.to_owned());
+            self.error("not-a-duration", format!("`{}` is not a duration: `{text}`", self.key), help);
         }
         read
+    }
+
+    /// As a duration such as `"30s"`, within `range`.
+    pub fn duration_in(&self, range: Range<Duration>) -> Option<Duration> {
+        let duration = self.duration()?;
+        if range.contains(&duration) {
+            return Some(duration);
+        }
+        let help = format!("at least {}, less than {}", as_written(range.start), as_written(range.end));
+        self.error("out-of-range", format!("`{}` is out of range", self.key), help);
+        None
     }
 
     /// As a list.
@@ -487,4 +542,48 @@ pub fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     Some(Duration::from_secs(number.checked_mul(unit)?))
+}
+
+/// What was meant by another way to write a duration: `10 min`, `1h30m`, `1.5h`, `2 weeks`.
+fn meant(text: &str) -> Option<Duration> {
+    let span: jiff::Span = text.trim().to_lowercase().parse().ok()?;
+    let total = span.total(SpanTotal::from(Unit::Second).days_are_24_hours()).ok()?;
+    Duration::try_from_secs_f64(total).ok().filter(|meant| duration(&as_written(*meant)) == Some(*meant))
+}
+
+/// A duration as files have it, in the greatest unit that needs no fraction.
+fn as_written(span: Duration) -> String {
+    let (seconds, ms) = (span.as_secs(), span.as_millis());
+    match [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)].into_iter().find(|(_, unit)| seconds % unit == 0) {
+        Some((unit, length)) if span.subsec_nanos() == 0 && seconds > 0 => format!("{}{unit}", seconds / length),
+        Some(_) | None if ms == 0 => "0s".to_owned(),
+        Some(_) | None => format!("{ms}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{as_written, meant};
+
+    #[test]
+    fn other_ways_to_write_a_duration_are_understood_well_enough_to_say_how_it_is_written() {
+        let said = |text| meant(text).map(as_written);
+        let ways = [
+            ("10 min", Some("10m")),
+            ("10 Minutes", Some("10m")),
+            ("1h30m", Some("90m")),
+            ("1.5h", Some("90m")),
+            ("2 weeks", Some("14d")),
+            ("24 hours", Some("1d")),
+            ("90sec", Some("90s")),
+            ("1500 ms", Some("1500ms")),
+            ("soon", None),
+            ("1 month", None),
+            ("-5m", None),
+            ("", None),
+        ];
+        for (text, wanted) in ways {
+            assert_eq!(said(text).as_deref(), wanted, "{text}");
+        }
+    }
 }

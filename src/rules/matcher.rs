@@ -105,13 +105,14 @@ impl Facts<'_> {
 }
 
 /// One field and what it is tested for.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Clause {
     pub(super) field: Field,
     /// One of these must hold.
     pub(super) any: Vec<Test>,
 }
 
+/// What a field is tested for.
 #[derive(Debug)]
 pub(super) enum Test {
     Exact(String),
@@ -132,9 +133,27 @@ impl Clause {
         self.field
     }
 
-    /// Whether it wants exactly one of these values and nothing else.
-    pub(super) fn exact(&self) -> Option<Vec<&str>> {
-        self.any.iter().map(|test| if let Test::Exact(text) = test { Some(text.as_str()) } else { None }).collect()
+    /// Whether a job that has this text there can pass it.
+    pub(super) fn admits(&self, text: &str) -> bool {
+        self.any.iter().any(|test| test.passes(text).unwrap_or(true))
+    }
+
+    /// Whether every job that passes this one passes `other` too, as far as can be told.
+    pub(super) fn implies(&self, other: &Self) -> bool {
+        let covered = |test: &Test| match test {
+            Test::Exact(text) => other.any.iter().any(|wanted| wanted.passes(text) == Some(true)),
+            Test::Exists(false) => other.any.contains(test),
+            Test::Glob(_)
+            | Test::Regex(_)
+            | Test::Prefix(_)
+            | Test::Suffix(_)
+            | Test::Contains(_)
+            | Test::Not(_)
+            | Test::Exists(true)
+            | Test::OlderThan(_)
+            | Test::NewerThan(_) => other.any.contains(test) || other.any.contains(&Test::Exists(true)),
+        };
+        self.field == other.field && self.any.iter().all(covered)
     }
 
     /// What it wants, in words.
@@ -171,6 +190,22 @@ impl Test {
             return matches!(self, Self::Exists(false));
         };
         match self {
+            Self::OlderThan(span) => facts.age().is_some_and(|age| age > *span),
+            Self::NewerThan(span) => facts.age().is_some_and(|age| age < *span),
+            Self::Exact(_)
+            | Self::Glob(_)
+            | Self::Regex(_)
+            | Self::Prefix(_)
+            | Self::Suffix(_)
+            | Self::Contains(_)
+            | Self::Not(_)
+            | Self::Exists(_) => self.passes(text).unwrap_or(false),
+        }
+    }
+
+    /// Whether this text passes; `None` if more than the text has to be known.
+    fn passes(&self, text: &str) -> Option<bool> {
+        Some(match self {
             Self::Exact(wanted) => text == wanted,
             Self::Glob(glob) => glob.is_match(text),
             Self::Regex(regex) => regex.is_match(text),
@@ -179,8 +214,25 @@ impl Test {
             Self::Contains(part) => text.contains(part),
             Self::Not(unwanted) => !unwanted.iter().any(|word| word == text),
             Self::Exists(wanted) => *wanted,
-            Self::OlderThan(span) => facts.age().is_some_and(|age| age > *span),
-            Self::NewerThan(span) => facts.age().is_some_and(|age| age < *span),
+            Self::OlderThan(_) | Self::NewerThan(_) => return None,
+        })
+    }
+}
+
+/// The same test, as it was written.
+impl PartialEq for Test {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(a), Self::Exact(b))
+            | (Self::Prefix(a), Self::Prefix(b))
+            | (Self::Suffix(a), Self::Suffix(b))
+            | (Self::Contains(a), Self::Contains(b)) => a == b,
+            (Self::Glob(a), Self::Glob(b)) => a.glob() == b.glob(),
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            (Self::Not(a), Self::Not(b)) => a == b,
+            (Self::Exists(a), Self::Exists(b)) => a == b,
+            (Self::OlderThan(a), Self::OlderThan(b)) | (Self::NewerThan(a), Self::NewerThan(b)) => a == b,
+            _ => false,
         }
     }
 }

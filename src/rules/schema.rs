@@ -255,7 +255,7 @@ fn operand(operator: &str, exact: Option<&Value>) -> Value {
         "not" => one_or_many(
             "Anything but this; a field that is missing does not count.",
             exact.unwrap_or(&Value::Bool(true)),
-            0,
+            1,
         ),
         "exists" => flag("Whether the job has the field at all."),
         "older_than" => duration("Created longer ago than this."),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Rule;
-use crate::document::{File, Table, Value};
+use crate::document::{File, Level, Table, Value, nearest};
 use crate::model::job::{Job, Status};
 use crate::model::name::RuleId;
 use crate::model::time::Timestamp;
@@ -43,6 +43,8 @@ pub struct Step {
     pub at: Duration,
     /// What it says. Fields that are not given are missing; `updated_at` and `created_at` are then as old as the step.
     pub jobs: Vec<Job>,
+    /// Its place.
+    pub span: Range<usize>,
 }
 
 /// What is to come of a step.
@@ -80,15 +82,14 @@ fn test(table: Table<'_>, file: &Arc<File>) -> Option<Unbound> {
     let steps = list(&table, "steps", step);
     let expect = list(&table, "expect", expectation);
     if let Some(steps) = &steps {
-        if steps.windows(2).any(|pair| pair[1].at <= pair[0].at) {
-            table.error("steps", span.clone(), "the steps are not in order of time", HELP);
-            return None;
+        for pair in steps.windows(2).filter(|pair| pair[1].at <= pair[0].at) {
+            let help = "each step is later than the one before it";
+            table.error("steps", pair[1].span.clone(), "the steps are not in order of time", help);
         }
         for expectation in expect.iter().flatten() {
             if !steps.iter().any(|step| step.at == expectation.at) {
                 let help = "`at` is the `at` of a step";
                 table.error("expect", expectation.span.clone(), "there is no step at this time", help);
-                return None;
             }
         }
     }
@@ -145,12 +146,19 @@ fn step(value: &Value<'_>) -> Option<Step> {
         }
     };
     table.finish();
-    Some(Step { at: at?, jobs: jobs?.into_iter().collect::<Option<_>>()? })
+    Some(Step { at: at?, jobs: jobs?.into_iter().collect::<Option<_>>()?, span: value.span() })
 }
 
 fn job(value: &Value<'_>) -> Option<Job> {
     let table = value.table()?;
     let (id, status) = (table.required("id", "id = \"a\""), table.required("status", "status = \"Running\""));
+    if let Some(status) = &status
+        && let Status::Other(word) = Status::read(&status.value)
+        && let Some(near) = nearest(word.trim(), Status::KNOWN.iter().map(Status::as_str))
+    {
+        let message = format!("`{word}` is a status that the documents do not have");
+        table.report(Level::Warning, "unknown-status", status.span.clone(), message, format!("did you mean `{near}`?"));
+    }
     let text = |key| table.string(key).map(|item| item.value.into_boxed_str());
     let job = Job {
         id: id.as_ref().map_or("", |id| id.value.as_str()).into(),

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::world::{TOKEN, World, failed, job, said, soon};
+use crate::world::{TOKEN, World, failed, job, rule, said, soon};
 
 #[tokio::test]
 async fn check_names_file_line_column_and_the_mend_of_everything_that_is_wrong_and_ends_with_3() {
@@ -28,7 +28,7 @@ message = { title = "{{ job.reson }}" }
     for (place, words, mend) in [
         ("rules/bad.toml:4:1", "unknown key `wehn`", "did you mean `when`?"),
         ("rules/bad.toml:5:15", "unknown status `Faild`", "did you mean `Failed`?"),
-        ("rules/bad.toml:6:30", "unclosed group", "docs.rs/regex"),
+        ("rules/bad.toml:6:31", "unclosed group", "docs.rs/regex"),
         ("rules/bad.toml:6:42", "unknown key `typ`", "did you mean `type`?"),
         ("rules/bad.toml:7:11", "there is no receiver `oncal`", "did you mean `oncall`?"),
         ("rules/bad.toml:8:25", "unknown variable `job.reson`", "did you mean `job.reason`?"),
@@ -121,8 +121,10 @@ async fn a_source_whose_kind_or_place_is_not_known_is_one_error_and_its_other_ke
         world.write("jobwatch.toml", &right.replace(good, bad));
         let (json, _) = said(&world.jobwatch(&["check", "--format", "json"]).await);
         let found: Value = serde_json::from_str(&json).unwrap();
-        let of_the_file =
-            |problem: &&Value| problem["file"].as_str().is_some_and(|file| file.ends_with("jobwatch.toml"));
+        // That nobody hears of the agent's own troubles is a warning, and is said as well.
+        let of_the_file = |problem: &&Value| {
+            problem["file"].as_str().is_some_and(|file| file.ends_with("jobwatch.toml")) && problem["level"] == "error"
+        };
         let found = found.as_array().unwrap().iter().filter(of_the_file);
         let codes: Vec<&Value> = found.map(|problem| &problem["code"]).collect();
         assert_eq!(codes, [code], "{bad}: {json}");
@@ -296,4 +298,45 @@ async fn wrong_usage_ends_with_2() {
     assert_eq!(world.jobwatch(&["rum"]).await.status.code(), Some(2));
     assert_eq!(world.jobwatch(&["deliveries", "list", "--since", "yesterday"]).await.status.code(), Some(2));
     assert_eq!(TOKEN.len(), 19);
+}
+
+#[tokio::test]
+async fn what_nobody_uses_is_a_warning_at_its_place_in_the_configuration_and_keeps_nothing_from_working() {
+    let world = World::new().await;
+    let config = world.config("poll_every = \"100ms\"", "");
+    let more = "[receiver.pager]\nkind = \"webhook\"\nurl = { file = \"url\" }\nallow_targets = [\"127.0.0.1\"]\nfallback = \"second\"\n\
+                [receiver.second]\nkind = \"webhook\"\nurl = { file = \"url\" }\nallow_targets = [\"127.0.0.1\"]\n\
+                [window.night]\nzone = \"UTC\"\ntimes = [{ from = \"22:00\", to = \"06:00\" }]\n";
+    world.write("jobwatch.toml", &format!("{config}\n{more}"));
+    let line = config.lines().count() + 2;
+    let output = world.jobwatch(&["check", "--format", "json"]).await;
+    let found: Value = serde_json::from_str(&said(&output).0).unwrap();
+    let places: Vec<(&Value, u64, &Value)> = found
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|problem| (&problem["message"], problem["line"].as_u64().unwrap(), &problem["level"]))
+        .collect();
+    let warning = Value::from("warning");
+    let (pager, night) = ("nobody uses the receiver `pager`".into(), "nobody uses the window `night`".into());
+    assert_eq!(places, [(&pager, line as u64, &warning), (&night, line as u64 + 9, &warning)]);
+    assert_eq!(output.status.code(), Some(0), "warnings are no refusal");
+
+    let mut service = world.run();
+    service.logged("baseline").await;
+    assert!(service.log().contains("nobody uses the receiver `pager`"), "{}", service.log());
+    // A reload says it again, and no longer once a rule names them.
+    let rule = rule("failed", "Failed", "pager") + "active = \"night\"\n";
+    world.write("rules/pager.toml", &rule.replace("\"failed\"", "\"paged\""));
+    service.signal("HUP");
+    service.logged("were read anew and are in force").await;
+    let log = service.log();
+    assert_eq!(log.matches("nobody uses the receiver `pager`").count(), 1, "{log}");
+    assert!(said(&world.jobwatch(&["check"]).await).0.contains("can be used: 1 source, 4 receivers, 2 rules"));
+
+    // A rule that cannot be read may be the one that names them: nothing is said of them then.
+    world.write("rules/pager.toml", &rule.replace("Failed", "Faild"));
+    let output = world.jobwatch(&["check"]).await;
+    assert_eq!(output.status.code(), Some(3));
+    assert!(said(&output).1.contains("1 error\n") && !said(&output).1.contains("nobody uses"), "{:?}", said(&output));
 }

@@ -33,7 +33,7 @@ pub(crate) struct World {
 pub(crate) fn rules(text: &str) -> RuleSet {
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
     let none = |_: &Path| Err("no files here".to_owned());
-    let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None });
+    let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None });
     assert!(!report.has_errors(), "{}", report.lines().collect::<Vec<_>>().join("\n"));
     rules
 }
