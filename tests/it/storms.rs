@@ -86,3 +86,47 @@ async fn ten_thousand_jobs_that_fail_at_once_for_three_causes_flood_nobody_and_e
 fn name_of(reason: &str) -> &'static str {
     ["j00000", "j00001", "j00002"][REASONS.iter().position(|known| *known == reason).unwrap()]
 }
+
+/// What the webhook receiver heard at each poll, half a minute apart.
+async fn heard_at(stage: &Stage, listings: &[Vec<Job>]) -> Vec<Vec<String>> {
+    let mut heard = Vec::new();
+    for jobs in listings {
+        stage.poll(jobs.clone()).await;
+        let titles = webhooks(stage, stage.clock.now()).into_iter().map(|one| one.title);
+        heard.push(titles.map(|title| title.replace("instance-", "")).collect());
+        stage.clock.advance(Duration::from_secs(30));
+    }
+    heard
+}
+
+#[tokio::test]
+async fn a_group_tells_the_first_of_each_class_at_once_and_the_rest_together_in_order_with_their_ends() {
+    let world = World::new().await;
+    let group = "group = { by = [\"source\", \"type\"], wait = \"40s\" }\nresolve = { to = \"Success\" }";
+    world.write("rules/failed.toml", &RULES.replace("cooldown = \"10m\"", group));
+    let stage = Stage::in_world(world, "rate = \"unlimited\"").await;
+    let running = |id: &str| job(id, "Running", 1);
+    let ids = ["a", "b", "c", "d", "e"];
+    stage.poll(ids.map(running).into()).await;
+    let quota = |id: &str, n: u32| failed(id, 2, &format!("quota {n}"));
+    let disk = |id: &str| failed(id, 2, "disk full");
+    let first = vec![quota("a", 1), quota("b", 2), disk("c"), running("d"), running("e")];
+    let second = vec![quota("a", 1), quota("b", 2), disk("c"), quota("d", 3), disk("e")];
+    let mended = vec![quota("a", 1), job("b", "Success", 3), disk("c"), quota("d", 3), disk("e")];
+    let heard = heard_at(&stage, &[first, second, mended.clone(), mended.clone(), mended]).await;
+    assert_eq!(heard[0], ["a: quota 1", "c: disk full"], "the first of each class");
+    assert!(heard[1].is_empty(), "the group gathers: {heard:?}");
+    // At 60 s the forty seconds are over: what waited, and the end of b's failure, which comes after it.
+    assert_eq!(heard[2], ["3 jobs: 2× quota <n>, 1× disk full, 1× resolved"]);
+    assert!(heard[3].is_empty() && heard[4].is_empty(), "{heard:?}");
+    assert!(stage.store.holding().await.unwrap().is_empty());
+    let digest =
+        stage.all().await.into_iter().find(|one| one.event.ends_with("digest") && one.receiver.as_str() == "oncall");
+    let dossier = stage.store.dossier(&digest.unwrap().id).await.unwrap().unwrap();
+    let body: Value = serde_json::from_slice(&dossier.payload).unwrap();
+    let one = |job: &Value| format!("{} {}", job["job"]["id"].as_str().unwrap(), job["state"].as_str().unwrap());
+    let inside: Vec<String> = body["data"]["jobs"].as_array().unwrap().iter().map(one).collect();
+    assert_eq!(inside, ["b firing", "d firing", "e firing", "b resolved"]);
+    let mails = stage.world.mailbox.mails();
+    assert_eq!(mails.len(), 3, "each receiver has a group of its own");
+}

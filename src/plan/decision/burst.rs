@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::Classes;
 use crate::model::name::SourceName;
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
-use crate::rules::{Facts, Field, RuleSet, When, class_of};
+use crate::rules::{Facts, Field, RuleSet, When};
 
 /// When the steps that a rule counts were made, by the place of the rule and by what they have in common.
 #[derive(Debug, Default)]
@@ -20,6 +21,7 @@ impl Tally {
         rules: &RuleSet,
         source: &SourceName,
         steps: impl Iterator<Item = &'s Transition>,
+        classes: &Classes,
         now: Timestamp,
     ) -> Self {
         let mut tally = Self::default();
@@ -27,7 +29,7 @@ impl Tally {
             return tally;
         }
         for step in steps {
-            let class = class_of(&step.job);
+            let class = classes.of(&step.job);
             let facts = Facts { job: &step.job, reason_class: &class, source, now };
             for (at, rule) in rules.rules.iter().enumerate() {
                 if let When::Burst { per, .. } = &rule.when

@@ -9,7 +9,7 @@ use crate::model::alert::{Alert, FateOutcome};
 use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName};
 use crate::model::time::span;
 use crate::model::transition::{State, Transition};
-use crate::rules::{Facts, Rule, Scope, When, class_of};
+use crate::rules::{Facts, Rule, Scope, When};
 
 impl<'a> Decision<'a> {
     /// A finding as it is now.
@@ -102,7 +102,7 @@ impl<'a> Decision<'a> {
             let When::New { to, .. } = &rule.when else { continue };
             for change in &difference.changes {
                 let job = &change.known.job;
-                let class = class_of(job);
+                let class = self.classes.of(job);
                 let facts = Facts { job, reason_class: &class, source: &self.source.name, now: self.now };
                 let there = to.as_ref().is_none_or(|to| to.contains(&job.status));
                 if there && !class.is_empty() && rule.applies(&facts) {

@@ -8,7 +8,9 @@ mod burst;
 mod finding;
 mod telling;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::diff::Difference;
@@ -33,12 +35,31 @@ pub(super) struct Decision<'a> {
     /// Findings that can be over through a step of this job, or of a job on this resource.
     open: HashMap<(Scope, Box<str>), Vec<AlertId>>,
     tally: Tally,
+    classes: Classes,
     pub(super) alerts: BTreeMap<AlertId, Alert>,
     pub(super) muted: BTreeMap<AlertId, Option<Muted>>,
     pub(super) owed: Vec<Owed>,
     pub(super) fates: Vec<Fate>,
     pub(super) faults: Vec<String>,
     pub(super) matches: Vec<(RuleId, Arc<Transition>)>,
+}
+
+/// The classes of reasons that this poll has asked for: many jobs fail for one reason, and each step is looked at more than
+/// once.
+#[derive(Debug, Default)]
+struct Classes(RefCell<HashMap<Box<str>, Rc<str>>>);
+
+impl Classes {
+    /// The class of a job's reason; empty if it has none.
+    fn of(&self, job: &Job) -> Rc<str> {
+        let reason = job.reason.as_deref().unwrap_or_default();
+        if let Some(class) = self.0.borrow().get(reason) {
+            return Rc::clone(class);
+        }
+        let class: Rc<str> = class_of(job).into();
+        self.0.borrow_mut().insert(reason.into(), Rc::clone(&class));
+        class
+    }
 }
 
 /// A rule that has something to say about a step, and its finding.
@@ -59,6 +80,7 @@ impl<'a> Decision<'a> {
             hushes,
             open: HashMap::new(),
             tally: Tally::default(),
+            classes: Classes::default(),
             alerts: BTreeMap::new(),
             muted: BTreeMap::new(),
             owed: Vec::new(),
@@ -89,7 +111,7 @@ impl<'a> Decision<'a> {
     pub(super) fn count<'s>(&mut self, steps: impl Iterator<Item = &'s Arc<Transition>>) {
         let past = self.before.recent.iter().map(|step| &**step);
         let steps = past.chain(steps.map(|step| &**step));
-        self.tally = Tally::of(self.rules, &self.source.name, steps, self.now);
+        self.tally = Tally::of(self.rules, &self.source.name, steps, &self.classes, self.now);
     }
 
     /// One row that changed.
@@ -126,7 +148,7 @@ impl<'a> Decision<'a> {
 
     /// Every rule looks at one step; what it ends is told before what it begins.
     pub(super) fn judge(&mut self, transition: &Arc<Transition>, changed: &[Field]) {
-        let class = class_of(&transition.job);
+        let class = self.classes.of(&transition.job);
         let facts = Facts { job: &transition.job, reason_class: &class, source: &self.source.name, now: self.now };
         self.end(transition, &class);
         let rules = self.rules;
@@ -168,7 +190,7 @@ impl<'a> Decision<'a> {
 
     /// A job that has been in its status for as long as a rule says; told once for each stay, whatever the rule says now.
     pub(super) fn stay(&mut self, at: usize, rule: &'a Rule, known: &Known, seen_at: Timestamp) {
-        let class = class_of(&known.job);
+        let class = self.classes.of(&known.job);
         let facts = Facts { job: &known.job, reason_class: &class, source: &self.source.name, now: self.now };
         let told = self.alert(&rule.finding(&facts)).is_some_and(|alert| alert.last_seen >= known.status_since);
         if told || !rule.applies(&facts) {

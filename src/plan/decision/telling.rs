@@ -13,7 +13,7 @@ use crate::model::notification::{Event, JobTopic, Notification, Topic};
 use crate::model::text::line;
 use crate::model::time::span;
 use crate::model::transition::{State, Transition};
-use crate::rules::{Context, Facts, Field, Rendered, Rule, When, class_of};
+use crate::rules::{Context, Facts, Field, Rendered, Rule, When};
 
 impl<'a> Decision<'a> {
     /// Tells every receiver what is to be told of a step, in one message each.
@@ -250,7 +250,7 @@ impl<'a> Decision<'a> {
                 self.muted.insert(muted.alert.clone(), None);
                 continue;
             };
-            let class = class_of(&step.job);
+            let class = self.classes.of(&step.job);
             let facts = Facts { job: &step.job, reason_class: &class, source: &self.source.name, now: self.now };
             if self.forbidden(rule, &facts).is_none() {
                 self.muted.insert(muted.alert.clone(), None);
