@@ -94,6 +94,7 @@ impl Agent {
         if left == 0 {
             return Ok(());
         }
+        let text_max = self.shared.receivers.get(receiver).map_or(usize::MAX, |setup| setup.text_max);
         let (numbers, held): (Vec<i64>, Vec<Held>) =
             self.shared.store.held(receiver, now, left * DIGEST_MAX).await?.into_iter().unzip();
         let one = |(digest, positions): (Option<Owed>, Vec<usize>)| {
@@ -104,7 +105,7 @@ impl Agent {
             };
             Some(Gathered { frozen, held: positions.into_iter().filter_map(|at| numbers.get(at).copied()).collect() })
         };
-        let gathered: Vec<Gathered> = gather(&held, left, now).into_iter().filter_map(one).collect();
+        let gathered: Vec<Gathered> = gather(&held, left, text_max, now).into_iter().filter_map(one).collect();
         self.shared.store.gathered(gathered, now).await?;
         self.shared.nudges.nudge(receiver);
         Ok(())

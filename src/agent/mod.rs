@@ -91,6 +91,8 @@ pub struct ReceiverSetup {
     pub schedule: Schedule,
     /// Who hears when this one refuses or something was given up.
     pub fallback: Option<ReceiverName>,
+    /// As much text as one of its messages has room for, in bytes, escaping and facts aside.
+    pub text_max: usize,
     /// How many messages it gets at most; `None` is as many as there are.
     pub rate: Option<Rate>,
 }

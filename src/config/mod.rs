@@ -543,7 +543,15 @@ impl Reader {
         let made = (kind.read)(&table, &common);
         let rate = rate(&table);
         table.finish();
-        Some(ReceiverSetup { receiver: made?, concurrency: kind.concurrency, timeout, schedule, fallback, rate })
+        Some(ReceiverSetup {
+            receiver: made?,
+            concurrency: kind.concurrency,
+            timeout,
+            schedule,
+            fallback,
+            text_max: kind.text_max,
+            rate,
+        })
     }
 
     fn ca(&self, table: &Table<'_>) -> Option<Vec<u8>> {

@@ -4,8 +4,13 @@
 //! ([`Receiver::freeze`], pure, before the commit), and it makes one attempt to hand that over ([`Receiver::send`]).
 //! When to try again, in what order and for how long is not its business. A new kind is a file here and a line in [`KINDS`].
 
+mod dingtalk;
 mod email;
+mod pagerduty;
+mod parts;
+mod post;
 mod sign;
+mod slack;
 mod webhook;
 
 use std::fmt;
@@ -23,7 +28,7 @@ use crate::model::text::line;
 use crate::model::time::Timestamp;
 
 /// Every receiver kind: what `kind = "…"` may say.
-pub const KINDS: &[Kind] = &[webhook::KIND, email::KIND];
+pub const KINDS: &[Kind] = &[webhook::KIND, email::KIND, slack::KIND, pagerduty::KIND, dingtalk::KIND];
 
 /// One kind of receiver.
 #[derive(Debug)]
@@ -34,6 +39,10 @@ pub struct Kind {
     pub about: &'static str,
     /// How many attempts may be under way at once.
     pub concurrency: usize,
+    /// As much text as one message has room for, in bytes, escaping and facts aside: a digest that would be longer is parted.
+    pub text_max: usize,
+    /// All of the kind's own keys as they may stand in its table, for documents and tests.
+    pub example: &'static str,
     /// Reads the kind's own keys and makes the receiver. `None` when something was wrong; the table has been told.
     pub read: fn(&Table<'_>, &Common<'_>) -> Option<Arc<dyn Receiver>>,
     /// The JSON Schema of the kind's own keys.

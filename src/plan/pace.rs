@@ -168,15 +168,17 @@ pub fn digests(rate: Rate, left: usize) -> usize {
 }
 
 /// Puts what is held and due into digests: those of one receiver, in the order they were held. Whatever has no room in
-/// `left` messages stays held. Of each digest, the positions of what is in it; one that is alone stays what it was.
-pub fn gather(held: &[Held], left: usize, now: Timestamp) -> Vec<(Option<Owed>, Vec<usize>)> {
+/// `left` messages stays held. A digest's text is about `text_max` bytes long at most. Of each digest, the positions of what
+/// is in it; one that is alone stays what it was.
+pub fn gather(held: &[Held], left: usize, text_max: usize, now: Timestamp) -> Vec<(Option<Owed>, Vec<usize>)> {
     let mut messages = Vec::new();
     let mut from = 0;
     while from < held.len() && messages.len() < left {
-        let mut bytes = 0;
+        let (mut bytes, mut text) = (0, 0);
         let fits = |held: &&Held| {
             bytes += held.data.to_string().len();
-            bytes <= DIGEST_BYTES_MAX
+            text += entry_line(held).len();
+            bytes <= DIGEST_BYTES_MAX && text <= text_max
         };
         let count = held[from..].iter().take(DIGEST_MAX).take_while(fits).count().max(1);
         let chunk = &held[from..from + count];
@@ -185,6 +187,13 @@ pub fn gather(held: &[Held], left: usize, now: Timestamp) -> Vec<(Option<Owed>, 
         from += count;
     }
     messages
+}
+
+/// A job in a digest's text.
+fn entry_line(held: &Held) -> String {
+    let lane = &held.frozen.lane;
+    let source = lane.source.as_ref().map_or("", |source| source.as_str());
+    format!("  {} [{source} {}]\n", held.frozen.title, line(lane.subject.as_str(), CLASS_MAX))
 }
 
 /// One message for many, with every job in it by name.
@@ -214,11 +223,7 @@ fn digest(held: &[Held], now: Timestamp) -> Owed {
     let mut body = String::new();
     for (class, held) in &classes {
         body += &format!("{}× {}\n", held.len(), name(class));
-        for held in held {
-            let lane = &held.frozen.lane;
-            let source = lane.source.as_ref().map_or("", |source| source.as_str());
-            body += &format!("  {} [{source} {}]\n", held.frozen.title, line(lane.subject.as_str(), CLASS_MAX));
-        }
+        held.iter().for_each(|held| body += &entry_line(held));
     }
     let tally = match held.iter().map(|held| &held.frozen.lane).collect::<HashSet<_>>().len() {
         1 => "1 job".to_owned(),

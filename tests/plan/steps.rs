@@ -562,10 +562,10 @@ fn a_digest_holds_no_more_than_a_receiver_takes_and_what_is_left_makes_another()
         data: serde_json::json!({ "reason": "x".repeat(if n == 7 { 2 << 20 } else { 300_000 }) }),
     };
     let held: Vec<Held> = (0..11).map(held).collect();
-    let parts = |left| gather(&held, left, START).into_iter().map(|(_, at)| at).collect::<Vec<_>>();
+    let parts = |left| gather(&held, left, usize::MAX, START).into_iter().map(|(_, at)| at).collect::<Vec<_>>();
     assert_eq!(parts(9), [vec![0, 1, 2], vec![3, 4, 5], vec![6], vec![7], vec![8, 9, 10]]);
     assert_eq!(parts(1), [vec![0, 1, 2]], "what has no room stays held");
-    let digests = gather(&held, 9, START);
+    let digests = gather(&held, 9, usize::MAX, START);
     let first = &digests[0].0.as_ref().unwrap().notification;
     assert_eq!(first.title, "3 jobs: 3× quota [2J");
     assert_eq!(first.body, "3× quota [2J\n  j0: x [prod j0]\n  j1: x [prod j1]\n  j2: x [prod j2]");

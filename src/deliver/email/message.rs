@@ -9,20 +9,15 @@ use lettre::message::{Mailbox, MultiPart, SinglePart};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 
+use crate::deliver::parts::{Parts, is_link};
 use crate::deliver::tame;
 use crate::model::alert::Severity;
 use crate::model::delivery::{Frozen, Lane, Owed};
 use crate::model::name::{SourceName, derive};
-use crate::model::notification::{Event, JobTopic, Notification, Topic};
-use crate::model::time::span;
-use crate::model::transition::Transition;
+use crate::model::notification::{Notification, Topic};
 
 /// Subjects are cut here: phones show 30 to 40 characters, lists about 70.
 const SUBJECT_MAX: usize = 150;
-/// A status is cut here.
-const STATE_MAX: usize = 40;
-/// A fact is cut here.
-const FACT_MAX: usize = 2_000;
 
 /// Everything of a message that is the same for every recipient and on every attempt.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,12 +36,11 @@ pub(super) struct Letter {
 impl Letter {
     pub(super) fn write(owed: &Owed, domain: &str) -> Self {
         let notification = &owed.notification;
-        let facts = facts(owed);
-        let state = state(notification);
+        let parts = Parts::of(owed);
         Self {
             subject: tame(&format!("[jobwatch] {}", stem(notification)), SUBJECT_MAX),
-            text: text(notification, &state, &facts),
-            html: html(notification, &state, &facts),
+            text: text(&parts),
+            html: html(notification, &parts),
             thread: thread(&owed.lane),
             domain: domain.to_owned(),
             urgent: notification.severity == Severity::Critical,
@@ -123,88 +117,23 @@ fn stem(notification: &Notification) -> String {
     }
 }
 
-fn state(notification: &Notification) -> String {
-    match &notification.topic {
-        Topic::Job(_) if notification.event == Event::AlertResolved => "RESOLVED".into(),
-        Topic::Reload { .. } if notification.event == Event::ReloadSucceeded => "RESOLVED".into(),
-        Topic::Job(topic) => tame(&topic.transition.to.to_string(), STATE_MAX).to_uppercase(),
-        Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
-            notification.severity.as_str().to_uppercase()
-        }
-    }
-}
-
 fn thread(lane: &Lane) -> String {
     let source = lane.source.as_ref().map_or("", SourceName::as_str);
     derive("thread", &["jobwatch/thread/v1", source, lane.subject.as_str()])
 }
 
-/// Name and value of everything known, for people who must act.
-fn facts(owed: &Owed) -> Vec<(&'static str, String)> {
-    let mut facts = match &owed.notification.topic {
-        Topic::Job(topic) => job_facts(topic),
-        Topic::Sources(seen) => match seen.as_slice() {
-            [one] => vec![("Source", one.source.name.to_string()), ("Project", one.source.project_id.clone())],
-            many => {
-                let names: Vec<&str> = many.iter().map(|one| one.source.name.as_str()).collect();
-                vec![("Sources", names.join(", "))]
-            }
-        },
-        Topic::Digest(entries) => vec![("Jobs", entries.len().to_string())],
-        // The body has them all.
-        Topic::Reload { .. } => Vec::new(),
-        Topic::Probe(name) => vec![("Receiver", name.to_string())],
-        Topic::Receiver { name, why, delivery, .. } => {
-            vec![("Receiver", name.to_string()), ("Answer", why.clone()), ("Undelivered", delivery.1.clone())]
-        }
-    };
-    facts.push(("Delivery", owed.id.to_string()));
-    facts.retain(|(_, value)| !value.is_empty());
-    facts.into_iter().map(|(name, value)| (name, tame(&value, FACT_MAX))).collect()
-}
-
-fn job_facts(topic: &JobTopic) -> Vec<(&'static str, String)> {
-    let Transition { job, from, to, seen_before, seen_at, skipped, .. } = &*topic.transition;
-    let text = |field: &Option<Box<str>>| field.as_deref().unwrap_or_default().to_owned();
-    let seen = match seen_before {
-        Some(before) => format!("between {before} and {seen_at} ({})", span(seen_at.since(*before))),
-        None => format!("first at {seen_at}"),
-    };
-    let source = match &topic.source.region {
-        Some(region) => format!("{} ({region}, project {})", topic.source.name, topic.source.project_id),
-        None => format!("{} (project {})", topic.source.name, topic.source.project_id),
-    };
-    let skipped: Vec<&str> = skipped.iter().map(|status| status.as_str()).collect();
-    let labels: Vec<String> = topic.rule.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    vec![
-        ("Reason", text(&job.reason)),
-        ("Name", text(&job.resource_name)),
-        ("Type", text(&job.kind)),
-        ("Transition", format!("{from} → {to}")),
-        ("Not seen", skipped.join(", ")),
-        ("Seen", seen),
-        ("Created", text(&job.created_at)),
-        ("Updated", text(&job.updated_at)),
-        ("Job", job.id.to_string()),
-        ("Instance", text(&job.instance_id)),
-        ("Source", source),
-        ("Rule", format!("{}: {}", topic.rule.id, topic.rule.about)),
-        ("Runbook", topic.rule.runbook.clone().unwrap_or_default()),
-        ("Labels", labels.join(", ")),
-    ]
-}
-
 /// The first line is what a notification on a phone shows.
-fn text(notification: &Notification, state: &str, facts: &[(&'static str, String)]) -> String {
+fn text(parts: &Parts) -> String {
+    let Parts { state, title, body, facts, .. } = parts;
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let mut text = format!("{state}: {}\n\n{}\n\n", notification.title, notification.body);
+    let mut text = format!("{state}: {title}\n\n{body}\n\n");
     for (name, value) in facts {
         text += &format!("{name:<width$}  {value}\n");
     }
     text
 }
 
-fn html(notification: &Notification, state: &str, facts: &[(&'static str, String)]) -> String {
+fn html(notification: &Notification, parts: &Parts) -> String {
     static PAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -220,18 +149,18 @@ fn html(notification: &Notification, state: &str, facts: &[(&'static str, String
         Severity::Warning => "#8a6100",
         Severity::Info => "#1d6b3a",
     };
-    let rows: Vec<_> = facts
+    let rows: Vec<_> = parts
+        .facts
         .iter()
         .map(|(name, value)| {
-            let link = *name == "Runbook" && (value.starts_with("https://") || value.starts_with("http://"));
+            let link = *name == "Runbook" && is_link(value);
             context! { name => *name, value => value.as_str(), link => link }
         })
         .collect();
     let page = PAGE.get_template("message.html").and_then(|page| {
         page.render(context! {
-            state => state, colour => colour, severity => notification.severity.as_str(),
-            title => notification.title.as_str(), body => notification.body.as_str(),
-            reason => tame(notification.reason().unwrap_or_default(), FACT_MAX), facts => minijinja::Value::from_iter(rows),
+            state => parts.state.as_str(), colour => colour, severity => notification.severity.as_str(),
+            title => parts.title.as_str(), body => parts.body.as_str(), reason => parts.reason.as_str(), facts => minijinja::Value::from_iter(rows),
         })
     });
     page.expect("the template uses only what it is given, and a test renders it")

@@ -31,8 +31,25 @@ use crate::model::delivery::{Claimed, Outcome, Owed};
 use crate::model::time::Timestamp;
 use message::Letter;
 
-pub(super) const KIND: Kind =
-    Kind { name: "email", about: "e-mail over SMTP, STARTTLS or TLS from the start", concurrency: 1, read, schema };
+pub(super) const KIND: Kind = Kind {
+    name: "email",
+    about: "e-mail over SMTP, STARTTLS or TLS from the start",
+    concurrency: 1,
+    // Mail programs clip what is longer than some 100 kB, and the text is in it twice.
+    text_max: 1 << 20,
+    example: EXAMPLE,
+    read,
+    schema,
+};
+
+const EXAMPLE: &str = r#"
+server = "smtp://mail.example.org:587"
+user = "jobwatch@example.org"
+password = { credential = "smtp-password" }
+from = "jobwatch <jobwatch@example.org>"
+to = ["oncall@example.org"]
+reply_to = "platform@example.org"
+"#;
 
 /// More recipients than this belong on a list.
 const RECIPIENTS_MAX: usize = 50;

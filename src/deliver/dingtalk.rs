@@ -1,0 +1,135 @@
+//! `kind = "dingtalk"`: a custom robot of a DingTalk group.
+//!
+//! Source: DingTalk's documentation of custom robots. The answer is HTTP 200 whatever happens; `errcode` tells.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use super::parts::{Parts, Unit, fitted};
+use super::post::{Meaning, Medium, Posting, Reply, door, receiver};
+use super::{Common, Kind, Receiver};
+use crate::document::Table;
+use crate::document::schema::{secret, table};
+use crate::model::delivery::Owed;
+
+pub(super) const KIND: Kind = Kind {
+    name: "dingtalk",
+    about: "a custom robot of a DingTalk group",
+    concurrency: 1,
+    text_max: 15_000,
+    example: EXAMPLE,
+    read,
+    schema,
+};
+
+const EXAMPLE: &str = r#"
+url = { credential = "dingtalk-url" }
+secret = { credential = "dingtalk-secret" }
+"#;
+
+/// Bytes of the whole body.
+const BODY_MAX: usize = 20_000;
+/// Bytes of a text in it.
+const TEXT_MAX: usize = 16_000;
+/// Who is too fast is shut out for ten minutes.
+const SHUT_OUT: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+struct DingTalk {
+    secret: Option<SecretString>,
+}
+
+fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
+    let door = door(table, common, "the robot's address: url = { credential = \"dingtalk-url\" }");
+    let key = table.has("secret");
+    let secret = table.secret("secret", common.secrets).map(|secret| secret.value);
+    receiver(door, (!key || secret.is_some()).then_some(DingTalk { secret }))
+}
+
+fn schema() -> Value {
+    let url = secret("The robot's address with its token, https://oapi.dingtalk.com/robot/send?access_token=…");
+    let key = secret("The robot's signing secret, SEC…, where its security setting is a signature.");
+    table("", &["url"], [("url", url), ("secret", key)])
+}
+
+impl Medium for DingTalk {
+    fn word(&self, owed: &Owed) -> Vec<u8> {
+        Parts::of(owed).within(BODY_MAX, |parts| message(parts).to_string().into_bytes())
+    }
+
+    fn complete(&self, posting: &mut Posting<'_>) -> Result<(), String> {
+        if let Some(secret) = &self.secret {
+            let millis = posting.now.micros() / 1_000;
+            let sign = sign(secret, millis);
+            posting.url.query_pairs_mut().append_pair("timestamp", &millis.to_string()).append_pair("sign", &sign);
+        }
+        Ok(())
+    }
+
+    fn judge(&self, reply: &Reply) -> Meaning {
+        if !(200..300).contains(&reply.status) {
+            return Meaning::AsStatus;
+        }
+        let text = reply.text.to_lowercase();
+        match reply.json["errcode"].as_i64() {
+            Some(0) => Meaning::Accepted,
+            Some(-1) => Meaning::Later(None),
+            Some(130_101 | 410_100) => Meaning::Later(Some(SHUT_OUT)),
+            Some(_) if ["too fast", "frequency", "限流"].iter().any(|words| text.contains(words)) => {
+                Meaning::Later(Some(SHUT_OUT))
+            }
+            Some(_) => Meaning::Refused,
+            // A gateway in front of it, or something else altogether: not delivered, as far as can be told.
+            None => Meaning::Later(reply.json["wait"].as_u64().map(Duration::from_secs)),
+        }
+    }
+}
+
+fn message(parts: &Parts) -> Value {
+    let Parts { state, title, reason, body, runbook, .. } = parts;
+    let mut text = format!("### {}: {}\n\n", escaped(state), escaped(title));
+    if !reason.is_empty() {
+        text += &format!("> {}\n\n", escaped(reason));
+    }
+    if !body.is_empty() {
+        text += &format!("{}\n\n", escaped(body).replace('\n', "  \n"));
+    }
+    for (name, value) in parts.short_facts() {
+        text += &format!("- **{name}** {}\n", escaped(value));
+    }
+    if let Some(link) = runbook {
+        text += &format!("\n[Runbook]({link})\n");
+    }
+    json!({ "msgtype": "markdown", "markdown": { "title": format!("{state}: {title}"), "text": text }, "at": { "isAtAll": false } })
+}
+
+/// Marks of Markdown are written so that they are read as they stand; an `@` calls nobody.
+fn escaped(text: &str) -> String {
+    fitted(text, TEXT_MAX, Unit::Bytes, |text| {
+        let mut escaped = String::with_capacity(text.len());
+        for c in text.chars() {
+            match c {
+                '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '!' | '>' => escaped.extend(['\\', c]),
+                '<' => escaped.push_str("&lt;"),
+                '@' => escaped.push('＠'),
+                _ => escaped.push(c),
+            }
+        }
+        escaped
+    })
+}
+
+/// HMAC-SHA256 of `timestamp LF secret` under the secret, in base64.
+fn sign(secret: &SecretString, millis: i64) -> String {
+    let secret = secret.expose_secret().trim();
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of every length");
+    mac.update(format!("{millis}\n{secret}").as_bytes());
+    STANDARD.encode(mac.finalize().into_bytes())
+}

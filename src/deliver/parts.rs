@@ -1,0 +1,246 @@
+//! What a message for people is made of, the same for every medium: a state, a title, the reason, facts, a link. A medium
+//! escapes each piece for itself.
+
+use crate::deliver::tame;
+use crate::model::alert::Severity;
+use crate::model::delivery::Owed;
+use crate::model::notification::{Event, JobTopic, Notification, Topic};
+use crate::model::text::{cut, line, lines, shorten};
+use crate::model::time::span;
+use crate::model::transition::Transition;
+
+/// A status is cut here, in characters.
+const STATE_MAX: usize = 40;
+/// A fact is cut here, in characters.
+const FACT_MAX: usize = 2_000;
+/// A title is cut here, in characters.
+const TITLE_MAX: usize = 300;
+/// A body is cut here, in bytes: no digest is longer.
+const BODY_MAX: usize = 1 << 20;
+/// A text that has no room at all is cut to this many bytes.
+const LEAST: usize = 64;
+
+/// A message in its pieces: plain text, fit for people ([`crate::model::text`]).
+#[derive(Clone, Debug)]
+pub(super) struct Parts {
+    /// `FAILED`, `RESOLVED`, or how much it matters.
+    pub(super) state: String,
+    /// How it is to look.
+    pub(super) tone: Tone,
+    /// One line.
+    pub(super) title: String,
+    /// The failure reason, whole; empty if there is none.
+    pub(super) reason: String,
+    /// The rest, in lines.
+    pub(super) body: String,
+    /// Name and value of everything known, for people who must act.
+    pub(super) facts: Vec<(&'static str, String)>,
+    /// Where to read on: an https or http link.
+    pub(super) runbook: Option<String>,
+}
+
+/// How a message is to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// Wake somebody.
+    Critical,
+    /// Something is broken.
+    Error,
+    /// Look at it in working hours.
+    Warning,
+    /// Good to know.
+    Info,
+    /// It is over.
+    Good,
+}
+
+impl Parts {
+    pub(super) fn of(owed: &Owed) -> Self {
+        let notification = &owed.notification;
+        let runbook = match &notification.topic {
+            Topic::Job(topic) => topic.rule.runbook.clone().filter(|link| is_link(link)),
+            Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
+                None
+            }
+        };
+        Self {
+            state: state(notification),
+            tone: tone(notification),
+            title: line(&notification.title, TITLE_MAX),
+            reason: tame(notification.reason().unwrap_or_default(), FACT_MAX),
+            body: lines(&notification.body, BODY_MAX),
+            facts: facts(owed),
+            runbook,
+        }
+    }
+
+    /// Facts that fit beside a title: without the reason and the runbook, which have places of their own.
+    pub(super) fn short_facts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let own = |name: &str| matches!(name, "Reason" | "Runbook");
+        self.facts.iter().filter(move |(name, _)| !own(name)).map(|(name, value)| (*name, value.as_str()))
+    }
+
+    /// The message in a medium's words, in at most `max` bytes: while it is longer, what matters least is cut. First the
+    /// body, then the facts from the last on, then the reason and the title.
+    pub(super) fn within(mut self, max: usize, word: impl Fn(&Self) -> Vec<u8>) -> Vec<u8> {
+        loop {
+            let bytes = word(&self);
+            if bytes.len() <= max || !self.less() {
+                return bytes;
+            }
+        }
+    }
+
+    /// Cuts something. `false` when nothing is left that could be.
+    fn less(&mut self) -> bool {
+        let halve = |text: &mut String| {
+            let long = text.len() > LEAST;
+            if long {
+                *text = cut(text, text.len() / 2).into_owned();
+            }
+            long
+        };
+        halve(&mut self.body)
+            || self.facts.pop().is_some()
+            || self.runbook.take().is_some()
+            || halve(&mut self.reason)
+            || halve(&mut self.title)
+    }
+}
+
+/// In what a medium measures its limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Of Unicode.
+    Characters,
+    /// Of UTF-8.
+    Bytes,
+}
+
+/// A text as a medium escapes it, at most `max` long after that. It is cut before it is escaped, so that no escape and no
+/// character is parted.
+pub(super) fn fitted(text: &str, max: usize, unit: Unit, escape: impl Fn(&str) -> String) -> String {
+    let length = |text: &str| match unit {
+        Unit::Characters => text.chars().count(),
+        Unit::Bytes => text.len(),
+    };
+    let mut room = max;
+    loop {
+        let taken = match unit {
+            Unit::Characters if length(text) > room => shorten(text, room.saturating_sub(1)),
+            Unit::Characters => text.into(),
+            Unit::Bytes => cut(text, room),
+        };
+        let escaped = escape(&taken);
+        if length(&escaped) <= max || room == 0 {
+            return escaped;
+        }
+        room = room * 3 / 4;
+    }
+}
+
+/// Lines in pieces of at most `max` bytes each; a line that is longer alone is a piece of its own.
+pub(super) fn packed(text: &str, max: usize) -> Vec<String> {
+    let mut pieces: Vec<String> = Vec::new();
+    for line in text.lines() {
+        match pieces.last_mut().filter(|piece| piece.len() + 1 + line.len() <= max) {
+            Some(piece) => *piece += &format!("\n{line}"),
+            None => pieces.push(line.to_owned()),
+        }
+    }
+    pieces.retain(|piece| !piece.trim().is_empty());
+    pieces
+}
+
+/// Whether a text may be made a link.
+pub(super) fn is_link(text: &str) -> bool {
+    (text.starts_with("https://") || text.starts_with("http://"))
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+fn tone(notification: &Notification) -> Tone {
+    match notification.event {
+        Event::AlertResolved | Event::AgentRestored | Event::ReloadSucceeded => Tone::Good,
+        Event::JobFailed
+        | Event::JobSucceeded
+        | Event::JobChanged
+        | Event::JobStays
+        | Event::JobGone
+        | Event::Digest
+        | Event::AgentBlind
+        | Event::ReceiverDead
+        | Event::ReloadFailed
+        | Event::Probe => match notification.severity {
+            Severity::Critical => Tone::Critical,
+            Severity::Error => Tone::Error,
+            Severity::Warning => Tone::Warning,
+            Severity::Info => Tone::Info,
+        },
+    }
+}
+
+fn state(notification: &Notification) -> String {
+    match &notification.topic {
+        Topic::Job(_) if notification.event == Event::AlertResolved => "RESOLVED".into(),
+        Topic::Reload { .. } if notification.event == Event::ReloadSucceeded => "RESOLVED".into(),
+        Topic::Job(topic) => tame(&topic.transition.to.to_string(), STATE_MAX).to_uppercase(),
+        Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
+            notification.severity.as_str().to_uppercase()
+        }
+    }
+}
+
+/// Name and value of everything known, for people who must act.
+fn facts(owed: &Owed) -> Vec<(&'static str, String)> {
+    let mut facts = match &owed.notification.topic {
+        Topic::Job(topic) => job_facts(topic),
+        Topic::Sources(seen) => match seen.as_slice() {
+            [one] => vec![("Source", one.source.name.to_string()), ("Project", one.source.project_id.clone())],
+            many => {
+                let names: Vec<&str> = many.iter().map(|one| one.source.name.as_str()).collect();
+                vec![("Sources", names.join(", "))]
+            }
+        },
+        Topic::Digest(entries) => vec![("Jobs", entries.len().to_string())],
+        // The body has them all.
+        Topic::Reload { .. } => Vec::new(),
+        Topic::Probe(name) => vec![("Receiver", name.to_string())],
+        Topic::Receiver { name, why, delivery, .. } => {
+            vec![("Receiver", name.to_string()), ("Answer", why.clone()), ("Undelivered", delivery.1.clone())]
+        }
+    };
+    facts.push(("Delivery", owed.id.to_string()));
+    facts.retain(|(_, value)| !value.is_empty());
+    facts.into_iter().map(|(name, value)| (name, tame(&value, FACT_MAX))).collect()
+}
+
+fn job_facts(topic: &JobTopic) -> Vec<(&'static str, String)> {
+    let Transition { job, from, to, seen_before, seen_at, skipped, .. } = &*topic.transition;
+    let text = |field: &Option<Box<str>>| field.as_deref().unwrap_or_default().to_owned();
+    let seen = match seen_before {
+        Some(before) => format!("between {before} and {seen_at} ({})", span(seen_at.since(*before))),
+        None => format!("first at {seen_at}"),
+    };
+    let source = match &topic.source.region {
+        Some(region) => format!("{} ({region}, project {})", topic.source.name, topic.source.project_id),
+        None => format!("{} (project {})", topic.source.name, topic.source.project_id),
+    };
+    let skipped: Vec<&str> = skipped.iter().map(|status| status.as_str()).collect();
+    let labels: Vec<String> = topic.rule.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    vec![
+        ("Reason", text(&job.reason)),
+        ("Name", text(&job.resource_name)),
+        ("Type", text(&job.kind)),
+        ("Transition", format!("{from} → {to}")),
+        ("Not seen", skipped.join(", ")),
+        ("Seen", seen),
+        ("Created", text(&job.created_at)),
+        ("Updated", text(&job.updated_at)),
+        ("Job", job.id.to_string()),
+        ("Instance", text(&job.instance_id)),
+        ("Source", source),
+        ("Rule", format!("{}: {}", topic.rule.id, topic.rule.about)),
+        ("Runbook", topic.rule.runbook.clone().unwrap_or_default()),
+        ("Labels", labels.join(", ")),
+    ]
+}
