@@ -116,7 +116,7 @@ pub struct Clause {
 #[derive(Debug)]
 pub(super) enum Test {
     Exact(String),
-    Glob(GlobMatcher),
+    Glob(Glob),
     Regex(Regex),
     Prefix(String),
     Suffix(String),
@@ -125,6 +125,30 @@ pub(super) enum Test {
     Exists(bool),
     OlderThan(Duration),
     NewerThan(Duration),
+}
+
+/// A glob over a whole value.
+#[derive(Debug)]
+pub(super) struct Glob {
+    matcher: GlobMatcher,
+    /// What every match begins with: most texts are told by this alone.
+    beginning: String,
+}
+
+impl Glob {
+    pub(super) fn new(glob: &globset::Glob) -> Self {
+        let text = glob.glob();
+        let literal = text.find(['*', '?', '[', '{', '\\']).unwrap_or(text.len());
+        Self { matcher: glob.compile_matcher(), beginning: text[..literal].to_owned() }
+    }
+
+    fn text(&self) -> &str {
+        self.matcher.glob().glob()
+    }
+
+    fn is_match(&self, text: &str) -> bool {
+        text.starts_with(&self.beginning) && self.matcher.is_match(text)
+    }
 }
 
 impl Clause {
@@ -172,7 +196,7 @@ impl Test {
     fn wants(&self) -> String {
         match self {
             Self::Exact(text) => format!("`{text}`"),
-            Self::Glob(glob) => format!("glob `{}`", glob.glob()),
+            Self::Glob(glob) => format!("glob `{}`", glob.text()),
             Self::Regex(regex) => format!("regex `{regex}`"),
             Self::Prefix(text) => format!("prefix `{text}`"),
             Self::Suffix(text) => format!("suffix `{text}`"),
@@ -227,12 +251,40 @@ impl PartialEq for Test {
             | (Self::Prefix(a), Self::Prefix(b))
             | (Self::Suffix(a), Self::Suffix(b))
             | (Self::Contains(a), Self::Contains(b)) => a == b,
-            (Self::Glob(a), Self::Glob(b)) => a.glob() == b.glob(),
+            (Self::Glob(a), Self::Glob(b)) => a.text() == b.text(),
             (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
             (Self::Not(a), Self::Not(b)) => a == b,
             (Self::Exists(a), Self::Exists(b)) => a == b,
             (Self::OlderThan(a), Self::OlderThan(b)) | (Self::NewerThan(a), Self::NewerThan(b)) => a == b,
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Glob;
+    use globset::GlobBuilder;
+
+    #[test]
+    fn a_glob_is_of_the_whole_value_however_it_begins() {
+        let matches = |glob: &str, text: &str| {
+            let built = GlobBuilder::new(glob).literal_separator(false).backslash_escape(true).build().unwrap();
+            Glob::new(&built).is_match(text)
+        };
+        for (glob, text, wanted) in [
+            ("prod-*", "prod-a/b", true),
+            ("prod-*", "xprod-a", false),
+            ("*-prod", "a-prod", true),
+            ("{a,b}-x", "b-x", true),
+            ("[ab]x", "bx", true),
+            ("a\\*b*", "a*bc", true),
+            ("a\\*b*", "axbc", false),
+            ("夜间*", "夜间计算", true),
+            ("plain", "plain", true),
+            ("plain", "plainer", false),
+        ] {
+            assert_eq!(matches(glob, text), wanted, "{glob} {text}");
         }
     }
 }

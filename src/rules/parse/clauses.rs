@@ -6,7 +6,7 @@ use regex::RegexBuilder;
 use super::when::{STATUSES, no_status};
 use super::{AGE, SECOND, lint, not_empty};
 use crate::document::{Table, Value, nearest, suggest};
-use crate::rules::matcher::{Clause, FIELDS, Field, Test};
+use crate::rules::matcher::{Clause, FIELDS, Field, Glob, Test};
 
 /// A compiled pattern may take no more memory than this.
 pub(in crate::rules) const PATTERN_BYTES_MAX: usize = 1 << 20;
@@ -178,13 +178,13 @@ fn glob(text: String, value: &Value<'_>) -> Option<Test> {
     match GlobBuilder::new(&text).literal_separator(false).backslash_escape(true).build() {
         Ok(glob) => {
             lint::glob(value, &text);
-            Some(Test::Glob(glob.compile_matcher()))
+            Some(Test::Glob(Glob::new(&glob)))
         }
         Err(error) => {
             value.error(
                 "pattern",
                 format!("this glob does not work: {}", error.kind()),
-                "`*` any text, `?` one character, `[ab]` one of, `{a,b}` either",
+                "`*` any text, `?` one ASCII character, `[ab]` one of, `{a,b}` either",
             );
             None
         }
