@@ -310,6 +310,8 @@ const SHIPPED_RULES: &[(&str, &str)] = &[
     ("README.md", include_str!("../../rules/README.md")),
     ("instance-creation-failed.toml", include_str!("../../rules/instance-creation-failed.toml")),
     ("other-job-failed.toml", include_str!("../../rules/other-job-failed.toml")),
+    ("burst-of-one-cause.toml", include_str!("../../rules/burst-of-one-cause.toml")),
+    ("new-cause.toml", include_str!("../../rules/new-cause.toml")),
     ("instance-ready.toml", include_str!("../../rules/instance-ready.toml")),
     ("failed-job-runs-again.toml", include_str!("../../rules/failed-job-runs-again.toml")),
     ("deleted-at-work.toml", include_str!("../../rules/deleted-at-work.toml")),

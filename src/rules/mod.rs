@@ -40,6 +40,11 @@ use crate::model::notification::RuleFacts;
 use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
 
+/// Every name that a template can use.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    proof::NAMES.iter().map(|(name, _)| *name)
+}
+
 /// Every rule in force.
 #[derive(Debug, Default)]
 pub struct RuleSet {

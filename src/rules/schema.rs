@@ -313,8 +313,8 @@ fn test() -> Value {
             ("instance_id", text("The SWR instance.")),
             ("resource_id", text("The resource's id.")),
             ("resource_name", text("The resource's name.")),
-            ("created_at", text("As old as the step, if left out.")),
-            ("updated_at", text("As old as the step, if left out.")),
+            ("created_at", text("The start of the story, if left out.")),
+            ("updated_at", text("The time of the step, if left out.")),
         ],
     );
     let step = table(

@@ -41,7 +41,8 @@ pub struct RuleTest {
 pub struct Step {
     /// When, from the start of the story.
     pub at: Duration,
-    /// What it says. Fields that are not given are missing; `updated_at` and `created_at` are then as old as the step.
+    /// What it says. Fields that are not given are missing; but for `created_at`, which is then the start of the story, and
+    /// `updated_at`, which is the time of the step.
     pub jobs: Vec<Job>,
     /// Its place.
     pub span: Range<usize>,

@@ -3,5 +3,6 @@
 
 mod alerts;
 mod asking;
+mod shipped;
 mod steps;
 mod world;
