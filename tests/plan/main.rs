@@ -3,5 +3,6 @@
 
 mod alerts;
 mod asking;
+mod pacing;
 mod steps;
 mod world;
