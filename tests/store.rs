@@ -334,19 +334,19 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
     store.commit(first).await.unwrap();
     drop(store);
     let store = open(directory.path()).await.unwrap();
-    assert_eq!(store.holding().await.unwrap(), [(oncall(), seconds(20))], "over a restart, and once each");
+    assert_eq!(store.holding(START).await.unwrap(), [(oncall(), seconds(20))], "over a restart, and once each");
     let pacing = store.pacing(vec![(oncall(), START.minus(Duration::from_secs(60)))], seconds(1)).await.unwrap();
     let lane = |job: &str| (oncall(), frozen("", job).lane);
     assert_eq!((pacing.recent[&oncall()], pacing.held[&lane("a")], pacing.held.len()), (1, seconds(20), 3));
-    assert!(store.held(&oncall(), seconds(19), 9).await.unwrap().is_empty());
-    let due = store.held(&oncall(), seconds(20), 9).await.unwrap();
+    assert!(store.held(&oncall(), seconds(19), 9, usize::MAX).await.unwrap().is_empty());
+    let due = store.held(&oncall(), seconds(20), 9, usize::MAX).await.unwrap();
     assert_eq!(due.iter().map(|(_, held)| held.frozen.id.as_str()).collect::<Vec<_>>(), ["msg_a", "msg_b"]);
 
     let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
     let gathered = Gathered { frozen: digest, held: due.iter().map(|(n, _)| *n).collect() };
     store.gathered(vec![gathered.clone()], seconds(20)).await.unwrap();
     store.gathered(vec![gathered], seconds(20)).await.unwrap();
-    assert_eq!(store.holding().await.unwrap(), [(oncall(), seconds(90))]);
+    assert_eq!(store.holding(START).await.unwrap(), [(oncall(), seconds(90))]);
     let memory = store.load(&prod(), Wanted { ids: vec!["b".into()], ..Wanted::default() }).await.unwrap();
     assert_eq!(memory.alerts.values().next().unwrap().told[0].delivery.as_str(), "msg_digest");
 
@@ -373,6 +373,110 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
     let claims = claim(&*store, 500, 9).await;
     store.record(record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap();
     assert_eq!(ids(&claim(&*store, 500, 9).await), ["msg_after"]);
+}
+
+#[tokio::test]
+async fn what_is_held_is_not_parked_by_a_clock_that_is_set_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    store.commit(Commit { held: vec![held("msg_a", "a", 20)], ..commit(vec![frozen("msg_b", "b")]) }).await.unwrap();
+    let yesterday = START.minus(Duration::from_secs(86_400));
+    assert_eq!(store.holding(yesterday).await.unwrap(), [(oncall(), yesterday)]);
+    assert_eq!(store.held(&oncall(), yesterday, 9, usize::MAX).await.unwrap().len(), 1);
+    let pacing = store.pacing(vec![(oncall(), yesterday.minus(Duration::from_secs(60)))], yesterday).await.unwrap();
+    assert_eq!(pacing.held.values().collect::<Vec<_>>(), [&yesterday], "what follows waits no longer");
+    assert_eq!(pacing.recent[&oncall()], 0, "what lies ahead was not said lately");
+}
+
+#[tokio::test]
+async fn no_more_of_what_is_held_is_loaded_than_is_asked_for_in_bytes_but_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let all = ["a", "b", "c"].map(|job| held(&format!("msg_{job}"), job, 0));
+    let one = all[0].data.to_string().len();
+    store.commit(Commit { held: all.to_vec(), ..commit(vec![]) }).await.unwrap();
+    let count = async |bytes: usize| store.held(&oncall(), START, 9, bytes).await.unwrap().len();
+    assert_eq!([count(1).await, count(one).await, count(2 * one).await, count(9 * one).await], [1, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn what_follows_a_message_that_is_tried_again_waits_for_it_and_keeps_no_digest_of_others_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
+    let first = vec![held("msg_c", "c", 0), held("msg_d", "d", 0)];
+    store.commit(Commit { held: first, ..commit(vec![frozen("msg_a", "a")]) }).await.unwrap();
+    let numbers = store.held(&oncall(), START, 9, usize::MAX).await.unwrap().into_iter().map(|(n, _)| n).collect();
+    store.gathered(vec![Gathered { frozen: digest, held: numbers }], START).await.unwrap();
+    let later = ["a", "b", "c"].map(|job| held(&format!("msg_{job}2"), job, 0));
+    store.commit(Commit { held: later.to_vec(), ..commit(vec![]) }).await.unwrap();
+    let due = async || -> Vec<String> {
+        let due = store.held(&oncall(), START, 9, usize::MAX).await.unwrap();
+        due.into_iter().map(|(_, held)| held.frozen.id.to_string()).collect()
+    };
+    assert_eq!(due().await, ["msg_a2", "msg_b2", "msg_c2"], "what was not tried yet is soon out of the way");
+    for claimed in claim(&*store, 0, 9).await {
+        let refused = Outcome::Refused { why: "HTTP 413".into() };
+        assert!(store.record(record(claimed, refused, Verdict::RetryAt(seconds(500)))).await.unwrap());
+    }
+    assert_eq!(due().await, ["msg_b2"]);
+    for claimed in claim(&*store, 500, 9).await {
+        assert!(store.record(record(claimed, accepted(), Verdict::Delivered)).await.unwrap());
+    }
+    assert_eq!(due().await, ["msg_a2", "msg_b2", "msg_c2"]);
+}
+
+#[tokio::test]
+async fn a_poll_that_was_decided_before_a_digest_was_made_does_not_forget_that_digest() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let alert = told_by("alr_a", "a", "msg_a");
+    let both = vec![held("msg_a", "a", 0), held("msg_b", "b", 0)];
+    store.commit(Commit { held: both, alerts: vec![alert.clone()], ..commit(vec![]) }).await.unwrap();
+    let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
+    let numbers = store.held(&oncall(), START, 9, usize::MAX).await.unwrap().into_iter().map(|(n, _)| n).collect();
+    store.gathered(vec![Gathered { frozen: digest, held: numbers }], START).await.unwrap();
+    let mut counted = alert;
+    counted.told[0].held_back = 4;
+    store.commit(Commit { alerts: vec![counted.clone()], ..commit(vec![]) }).await.unwrap();
+    let told = async || {
+        let memory = store.load(&prod(), Wanted { ids: vec!["a".into()], ..Wanted::default() }).await.unwrap();
+        let told = memory.alerts.values().next().unwrap().told[0].clone();
+        (told.delivery.to_string(), told.held_back, told.delivered_at)
+    };
+    assert_eq!(told().await, ("msg_digest".to_owned(), 4, None));
+    counted.told[0] =
+        alert::Told { delivery: "msg_next".into(), at: seconds(30), held_back: 0, ..counted.told[0].clone() };
+    store.commit(Commit { alerts: vec![counted], ..commit(vec![]) }).await.unwrap();
+    assert_eq!(told().await.0, "msg_next");
+}
+
+#[tokio::test]
+async fn of_a_long_history_the_newest_steps_are_given_the_oldest_of_them_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let step = |n: u32| {
+        let mut change = known(&format!("j{n}"), 0, false);
+        let job = Arc::new(change.known.job.clone());
+        change.transition = Some(Arc::new(Transition {
+            id: format!("evt_{n}").as_str().into(),
+            source: prod(),
+            from: State::Unseen,
+            to: State::Is(job.status.clone()),
+            seen_before: None,
+            seen_at: seconds(u64::from(n)),
+            skipped: Vec::new(),
+            changed: Vec::new(),
+            late: false,
+            seq: 1,
+            job,
+        }));
+        change
+    };
+    store.commit(Commit { changes: (1..=5).map(step).collect(), ..commit(vec![]) }).await.unwrap();
+    let span = Span { source: Some(prod()), since: seconds(2), limit: 3 };
+    let steps = store.history(span).await.unwrap();
+    assert_eq!(steps.iter().map(|step| step.id.as_str()).collect::<Vec<_>>(), ["evt_3", "evt_4", "evt_5"]);
 }
 
 #[tokio::test]

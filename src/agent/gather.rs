@@ -11,7 +11,7 @@ use crate::model::delivery::{Frozen, Held, Owed};
 use crate::model::memory::Pacing;
 use crate::model::name::ReceiverName;
 use crate::model::time::Timestamp;
-use crate::plan::{DIGEST_MAX, Paced, Plan, Rate, digests, gather, pace};
+use crate::plan::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Plan, Rate, digests, gather, pace};
 use crate::store::{self, Gathered};
 
 /// What is held is looked at this often without a nudge: a rate that is used up has room again after a while.
@@ -65,11 +65,11 @@ impl Agent {
         let _turn = self.turns.lock().await;
         let gathered = async {
             let now = self.shared.clock.now();
-            let holding = self.shared.store.holding().await?;
+            let holding = self.shared.store.holding(now).await?;
             for (receiver, _) in holding.iter().filter(|(_, due)| *due <= now) {
                 self.gather_for(receiver, now).await?;
             }
-            self.shared.store.holding().await
+            self.shared.store.holding(now).await
         };
         match gathered.await {
             Ok(holding) => {
@@ -94,8 +94,13 @@ impl Agent {
         if left == 0 {
             return Ok(());
         }
-        let (numbers, held): (Vec<i64>, Vec<Held>) =
-            self.shared.store.held(receiver, now, left * DIGEST_MAX).await?.into_iter().unzip();
+        let (numbers, held): (Vec<i64>, Vec<Held>) = self
+            .shared
+            .store
+            .held(receiver, now, left * DIGEST_MAX, left * DIGEST_BYTES_MAX)
+            .await?
+            .into_iter()
+            .unzip();
         let one = |(digest, positions): (Option<Owed>, Vec<usize>)| {
             let frozen = match digest {
                 Some(owed) => self.freeze(std::slice::from_ref(&owed)).pop()?,

@@ -34,7 +34,7 @@ const TITLE_CLASSES_MAX: usize = 3;
 const CLASS_MAX: usize = 200;
 /// A digest has no more bytes of data than this, unless one notification alone has more: what is longer is refused by many
 /// receivers.
-const DIGEST_BYTES_MAX: usize = 1 << 20;
+pub const DIGEST_BYTES_MAX: usize = 1 << 20;
 
 /// How many messages a receiver gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -79,7 +79,7 @@ async fn ten_thousand_jobs_that_fail_at_once_for_three_causes_flood_nobody_and_e
         mailed.extend(ids.map(ToOwned::to_owned));
     }
     assert_eq!(mailed.len(), JOBS, "every job is named in a mail too");
-    assert!(stage.store.holding().await.unwrap().is_empty());
+    assert!(stage.store.holding(stage.clock.now()).await.unwrap().is_empty());
 }
 
 /// The first job that failed for this reason.
