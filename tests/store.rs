@@ -263,7 +263,8 @@ async fn what_the_operator_was_told_of_a_receiver_is_remembered_until_it_takes_s
     let first = record(claims.remove(0), refused, Verdict::RetryAt(seconds(300)));
     store.record(Record { trouble: told, deliveries: vec![notice], ..first }).await.unwrap();
     assert_eq!(store.trouble(&oncall()).await.unwrap(), told);
-    assert_eq!(store.waiting().await.unwrap(), [("mail".into(), 1), (oncall(), 2)]);
+    store.commit(Commit { held: vec![held("msg_4", "c", 90)], ..commit(vec![]) }).await.unwrap();
+    assert_eq!(store.waiting().await.unwrap(), [("mail".into(), 1), (oncall(), 3)], "what is held waits as well");
     store.record(record(claims.remove(0), accepted(), Verdict::Delivered)).await.unwrap();
     assert_eq!(store.trouble(&oncall()).await.unwrap(), Trouble::default());
 }
@@ -589,10 +590,11 @@ async fn findings_are_loaded_by_job_by_name_and_by_resource() {
 
 /// Engine of one file: what a damaged, foreign or newer one looks like.
 mod sqlite {
-    use super::{Access, Error, open, store, url};
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
+
+    use super::*;
 
     async fn made(directory: &Path) -> PathBuf {
         drop(open(directory).await.unwrap());
@@ -624,6 +626,44 @@ mod sqlite {
         let path = directory.path().join("deep/state.db");
         rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
         assert!(refused(directory.path(), &path).await.contains("another program"));
+    }
+
+    #[tokio::test]
+    async fn a_state_of_an_older_version_is_taken_over_with_what_was_found_and_what_is_owed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/state.db");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        {
+            let old = rusqlite::Connection::open(&path).unwrap();
+            old.execute_batch(include_str!("../src/store/schema/sqlite-1.sql")).unwrap();
+            old.execute_batch(include_str!("../src/store/schema/sqlite-2.sql")).unwrap();
+            old.execute_batch(
+                "PRAGMA application_id = 0x4a6f6257; PRAGMA user_version = 2;
+                 INSERT INTO source VALUES ('prod', 1800000000000000, NULL, NULL, 0);
+                 INSERT INTO job (source, id, status, seq, status_since, seen_at, missing, stale, gone)
+                 VALUES ('prod', 'a', 'Failed', 3, 5, 6, 0, 0, 0);
+                 INSERT INTO alert (id, rule, source, subject, severity, count, first_seen, last_seen)
+                 VALUES ('alr_a', 'failed', 'prod', 'a', 'error', 7, 11, 12);
+                 INSERT INTO delivery (id, receiver, source, subject, event, title, created_at, payload, state, due_at, set_at,
+                                       budget_from, attempts, tries)
+                 VALUES ('msg_a', 'oncall', 'prod', 'a', 'e', 'a failed', 11, x'66726f7a656e', 'pending', 13, 12, 11, 1, 1),
+                        ('msg_b', 'oncall', 'prod', 'b', 'e', 'b failed', 11, x'66726f7a656e', 'dead', 13, 12, 11, 9, 9);",
+            )
+            .unwrap();
+        }
+        let store = open(directory.path()).await.unwrap();
+        let memory = store.load(&prod(), Wanted { ids: vec!["a".into()], ..Wanted::default() }).await.unwrap();
+        let at = Timestamp::from_micros;
+        let found =
+            Alert { count: 7, first_seen: at(11), last_seen: at(12), told: vec![], ..told_by("alr_a", "a", "") };
+        assert_eq!(memory.alerts.into_values().collect::<Vec<_>>(), [found]);
+        assert_eq!(memory.snapshot.jobs.len(), 1);
+        let claims = claim(&*store, 0, 9).await;
+        assert_eq!(ids(&claims), ["msg_a"]);
+        assert_eq!((claims[0].frozen.payload.as_slice(), claims[0].tries), (b"frozen".as_slice(), 1));
+        assert!(store.record(record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap());
+        assert_eq!(store.again(Again::Dead, START).await.unwrap(), ["msg_b".into()]);
+        assert!(store.holding(START).await.unwrap().is_empty());
     }
 
     #[tokio::test]

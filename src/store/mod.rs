@@ -371,7 +371,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// What the operator has been told of a receiver's trouble.
     async fn trouble(&self, receiver: &ReceiverName) -> Result<Trouble, Error>;
 
-    /// How many deliveries are pending for whom.
+    /// How many deliveries are pending for whom, with what is held.
     async fn waiting(&self) -> Result<Vec<(ReceiverName, usize)>, Error>;
 
     /// Deliveries, newest first.

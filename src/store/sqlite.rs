@@ -430,8 +430,10 @@ impl Store for Sqlite {
 
     async fn waiting(&self) -> Result<Vec<(ReceiverName, usize)>, Error> {
         self.run(|connection| {
-            let mut select = connection
-                .prepare_cached("SELECT receiver, count(*) FROM delivery WHERE state = 'pending' GROUP BY receiver")?;
+            let mut select = connection.prepare_cached(
+                "SELECT receiver, count(*) FROM (SELECT receiver FROM delivery WHERE state = 'pending'
+                                                 UNION ALL SELECT receiver FROM held) GROUP BY receiver",
+            )?;
             let count = |row: &Row<'_>| Ok((ReceiverName::from(row.get::<_, String>(0)?), row.get::<_, i64>(1)?));
             let rows = select.query_map([], count)?.collect::<rusqlite::Result<Vec<_>>>()?;
             Ok(rows.into_iter().map(|(name, count)| (name, usize::try_from(count).unwrap_or(0))).collect())
