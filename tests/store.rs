@@ -263,7 +263,8 @@ async fn what_the_operator_was_told_of_a_receiver_is_remembered_until_it_takes_s
     let first = record(claims.remove(0), refused, Verdict::RetryAt(seconds(300)));
     store.record(Record { trouble: told, deliveries: vec![notice], ..first }).await.unwrap();
     assert_eq!(store.trouble(&oncall()).await.unwrap(), told);
-    assert_eq!(store.waiting().await.unwrap(), [("mail".into(), 1), (oncall(), 2)]);
+    store.commit(Commit { held: vec![held("msg_4", "c", 90)], ..commit(vec![]) }).await.unwrap();
+    assert_eq!(store.waiting().await.unwrap(), [("mail".into(), 1), (oncall(), 3)], "what is held waits as well");
     store.record(record(claims.remove(0), accepted(), Verdict::Delivered)).await.unwrap();
     assert_eq!(store.trouble(&oncall()).await.unwrap(), Trouble::default());
 }
@@ -334,19 +335,19 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
     store.commit(first).await.unwrap();
     drop(store);
     let store = open(directory.path()).await.unwrap();
-    assert_eq!(store.holding().await.unwrap(), [(oncall(), seconds(20))], "over a restart, and once each");
+    assert_eq!(store.holding(START).await.unwrap(), [(oncall(), seconds(20))], "over a restart, and once each");
     let pacing = store.pacing(vec![(oncall(), START.minus(Duration::from_secs(60)))], seconds(1)).await.unwrap();
     let lane = |job: &str| (oncall(), frozen("", job).lane);
     assert_eq!((pacing.recent[&oncall()], pacing.held[&lane("a")], pacing.held.len()), (1, seconds(20), 3));
-    assert!(store.held(&oncall(), seconds(19), 9).await.unwrap().is_empty());
-    let due = store.held(&oncall(), seconds(20), 9).await.unwrap();
+    assert!(store.held(&oncall(), seconds(19), 9, usize::MAX).await.unwrap().is_empty());
+    let due = store.held(&oncall(), seconds(20), 9, usize::MAX).await.unwrap();
     assert_eq!(due.iter().map(|(_, held)| held.frozen.id.as_str()).collect::<Vec<_>>(), ["msg_a", "msg_b"]);
 
     let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
     let gathered = Gathered { frozen: digest, held: due.iter().map(|(n, _)| *n).collect() };
     store.gathered(vec![gathered.clone()], seconds(20)).await.unwrap();
     store.gathered(vec![gathered], seconds(20)).await.unwrap();
-    assert_eq!(store.holding().await.unwrap(), [(oncall(), seconds(90))]);
+    assert_eq!(store.holding(START).await.unwrap(), [(oncall(), seconds(90))]);
     let memory = store.load(&prod(), Wanted { ids: vec!["b".into()], ..Wanted::default() }).await.unwrap();
     assert_eq!(memory.alerts.values().next().unwrap().told[0].delivery.as_str(), "msg_digest");
 
@@ -373,6 +374,110 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
     let claims = claim(&*store, 500, 9).await;
     store.record(record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap();
     assert_eq!(ids(&claim(&*store, 500, 9).await), ["msg_after"]);
+}
+
+#[tokio::test]
+async fn what_is_held_is_not_parked_by_a_clock_that_is_set_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    store.commit(Commit { held: vec![held("msg_a", "a", 20)], ..commit(vec![frozen("msg_b", "b")]) }).await.unwrap();
+    let yesterday = START.minus(Duration::from_secs(86_400));
+    assert_eq!(store.holding(yesterday).await.unwrap(), [(oncall(), yesterday)]);
+    assert_eq!(store.held(&oncall(), yesterday, 9, usize::MAX).await.unwrap().len(), 1);
+    let pacing = store.pacing(vec![(oncall(), yesterday.minus(Duration::from_secs(60)))], yesterday).await.unwrap();
+    assert_eq!(pacing.held.values().collect::<Vec<_>>(), [&yesterday], "what follows waits no longer");
+    assert_eq!(pacing.recent[&oncall()], 0, "what lies ahead was not said lately");
+}
+
+#[tokio::test]
+async fn no_more_of_what_is_held_is_loaded_than_is_asked_for_in_bytes_but_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let all = ["a", "b", "c"].map(|job| held(&format!("msg_{job}"), job, 0));
+    let one = all[0].data.to_string().len();
+    store.commit(Commit { held: all.to_vec(), ..commit(vec![]) }).await.unwrap();
+    let count = async |bytes: usize| store.held(&oncall(), START, 9, bytes).await.unwrap().len();
+    assert_eq!([count(1).await, count(one).await, count(2 * one).await, count(9 * one).await], [1, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn what_follows_a_message_that_is_tried_again_waits_for_it_and_keeps_no_digest_of_others_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
+    let first = vec![held("msg_c", "c", 0), held("msg_d", "d", 0)];
+    store.commit(Commit { held: first, ..commit(vec![frozen("msg_a", "a")]) }).await.unwrap();
+    let numbers = store.held(&oncall(), START, 9, usize::MAX).await.unwrap().into_iter().map(|(n, _)| n).collect();
+    store.gathered(vec![Gathered { frozen: digest, held: numbers }], START).await.unwrap();
+    let later = ["a", "b", "c"].map(|job| held(&format!("msg_{job}2"), job, 0));
+    store.commit(Commit { held: later.to_vec(), ..commit(vec![]) }).await.unwrap();
+    let due = async || -> Vec<String> {
+        let due = store.held(&oncall(), START, 9, usize::MAX).await.unwrap();
+        due.into_iter().map(|(_, held)| held.frozen.id.to_string()).collect()
+    };
+    assert_eq!(due().await, ["msg_a2", "msg_b2", "msg_c2"], "what was not tried yet is soon out of the way");
+    for claimed in claim(&*store, 0, 9).await {
+        let refused = Outcome::Refused { why: "HTTP 413".into() };
+        assert!(store.record(record(claimed, refused, Verdict::RetryAt(seconds(500)))).await.unwrap());
+    }
+    assert_eq!(due().await, ["msg_b2"]);
+    for claimed in claim(&*store, 500, 9).await {
+        assert!(store.record(record(claimed, accepted(), Verdict::Delivered)).await.unwrap());
+    }
+    assert_eq!(due().await, ["msg_a2", "msg_b2", "msg_c2"]);
+}
+
+#[tokio::test]
+async fn a_poll_that_was_decided_before_a_digest_was_made_does_not_forget_that_digest() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let alert = told_by("alr_a", "a", "msg_a");
+    let both = vec![held("msg_a", "a", 0), held("msg_b", "b", 0)];
+    store.commit(Commit { held: both, alerts: vec![alert.clone()], ..commit(vec![]) }).await.unwrap();
+    let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
+    let numbers = store.held(&oncall(), START, 9, usize::MAX).await.unwrap().into_iter().map(|(n, _)| n).collect();
+    store.gathered(vec![Gathered { frozen: digest, held: numbers }], START).await.unwrap();
+    let mut counted = alert;
+    counted.told[0].held_back = 4;
+    store.commit(Commit { alerts: vec![counted.clone()], ..commit(vec![]) }).await.unwrap();
+    let told = async || {
+        let memory = store.load(&prod(), Wanted { ids: vec!["a".into()], ..Wanted::default() }).await.unwrap();
+        let told = memory.alerts.values().next().unwrap().told[0].clone();
+        (told.delivery.to_string(), told.held_back, told.delivered_at)
+    };
+    assert_eq!(told().await, ("msg_digest".to_owned(), 4, None));
+    counted.told[0] =
+        alert::Told { delivery: "msg_next".into(), at: seconds(30), held_back: 0, ..counted.told[0].clone() };
+    store.commit(Commit { alerts: vec![counted], ..commit(vec![]) }).await.unwrap();
+    assert_eq!(told().await.0, "msg_next");
+}
+
+#[tokio::test]
+async fn of_a_long_history_the_newest_steps_are_given_the_oldest_of_them_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let step = |n: u32| {
+        let mut change = known(&format!("j{n}"), 0, false);
+        let job = Arc::new(change.known.job.clone());
+        change.transition = Some(Arc::new(Transition {
+            id: format!("evt_{n}").as_str().into(),
+            source: prod(),
+            from: State::Unseen,
+            to: State::Is(job.status.clone()),
+            seen_before: None,
+            seen_at: seconds(u64::from(n)),
+            skipped: Vec::new(),
+            changed: Vec::new(),
+            late: false,
+            seq: 1,
+            job,
+        }));
+        change
+    };
+    store.commit(Commit { changes: (1..=5).map(step).collect(), ..commit(vec![]) }).await.unwrap();
+    let span = Span { source: Some(prod()), since: seconds(2), limit: 3 };
+    let steps = store.history(span).await.unwrap();
+    assert_eq!(steps.iter().map(|step| step.id.as_str()).collect::<Vec<_>>(), ["evt_3", "evt_4", "evt_5"]);
 }
 
 #[tokio::test]
@@ -485,10 +590,11 @@ async fn findings_are_loaded_by_job_by_name_and_by_resource() {
 
 /// Engine of one file: what a damaged, foreign or newer one looks like.
 mod sqlite {
-    use super::{Access, Error, open, store, url};
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
+
+    use super::*;
 
     async fn made(directory: &Path) -> PathBuf {
         drop(open(directory).await.unwrap());
@@ -520,6 +626,44 @@ mod sqlite {
         let path = directory.path().join("deep/state.db");
         rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
         assert!(refused(directory.path(), &path).await.contains("another program"));
+    }
+
+    #[tokio::test]
+    async fn a_state_of_an_older_version_is_taken_over_with_what_was_found_and_what_is_owed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/state.db");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        {
+            let old = rusqlite::Connection::open(&path).unwrap();
+            old.execute_batch(include_str!("../src/store/schema/sqlite-1.sql")).unwrap();
+            old.execute_batch(include_str!("../src/store/schema/sqlite-2.sql")).unwrap();
+            old.execute_batch(
+                "PRAGMA application_id = 0x4a6f6257; PRAGMA user_version = 2;
+                 INSERT INTO source VALUES ('prod', 1800000000000000, NULL, NULL, 0);
+                 INSERT INTO job (source, id, status, seq, status_since, seen_at, missing, stale, gone)
+                 VALUES ('prod', 'a', 'Failed', 3, 5, 6, 0, 0, 0);
+                 INSERT INTO alert (id, rule, source, subject, severity, count, first_seen, last_seen)
+                 VALUES ('alr_a', 'failed', 'prod', 'a', 'error', 7, 11, 12);
+                 INSERT INTO delivery (id, receiver, source, subject, event, title, created_at, payload, state, due_at, set_at,
+                                       budget_from, attempts, tries)
+                 VALUES ('msg_a', 'oncall', 'prod', 'a', 'e', 'a failed', 11, x'66726f7a656e', 'pending', 13, 12, 11, 1, 1),
+                        ('msg_b', 'oncall', 'prod', 'b', 'e', 'b failed', 11, x'66726f7a656e', 'dead', 13, 12, 11, 9, 9);",
+            )
+            .unwrap();
+        }
+        let store = open(directory.path()).await.unwrap();
+        let memory = store.load(&prod(), Wanted { ids: vec!["a".into()], ..Wanted::default() }).await.unwrap();
+        let at = Timestamp::from_micros;
+        let found =
+            Alert { count: 7, first_seen: at(11), last_seen: at(12), told: vec![], ..told_by("alr_a", "a", "") };
+        assert_eq!(memory.alerts.into_values().collect::<Vec<_>>(), [found]);
+        assert_eq!(memory.snapshot.jobs.len(), 1);
+        let claims = claim(&*store, 0, 9).await;
+        assert_eq!(ids(&claims), ["msg_a"]);
+        assert_eq!((claims[0].frozen.payload.as_slice(), claims[0].tries), (b"frozen".as_slice(), 1));
+        assert!(store.record(record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap());
+        assert_eq!(store.again(Again::Dead, START).await.unwrap(), ["msg_b".into()]);
+        assert!(store.holding(START).await.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -11,13 +11,15 @@ use crate::model::delivery::{Frozen, Held, Owed};
 use crate::model::memory::Pacing;
 use crate::model::name::ReceiverName;
 use crate::model::time::Timestamp;
-use crate::plan::{DIGEST_MAX, Paced, Plan, Rate, digests, gather, pace};
+use crate::plan::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Plan, Rate, digests, gather, pace};
 use crate::store::{self, Gathered};
 
 /// What is held is looked at this often without a nudge: a rate that is used up has room again after a while.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// While nothing is held.
 const IDLE: Duration = Duration::from_secs(5);
+/// No look follows another sooner, unless something was held in between.
+const SHORTEST: Duration = Duration::from_millis(10);
 /// Digests that are made of one receiver's held messages at one look.
 const DIGESTS_MAX: usize = 10;
 
@@ -26,13 +28,22 @@ pub(super) async fn run(agent: Arc<Agent>, shutdown: Shutdown, heart: Heart) {
     loop {
         heart.beat(IDLE);
         let next = agent.gather_due().await;
-        let wait =
-            next.map_or(IDLE, |due| due.since(agent.shared.clock.now()).clamp(Duration::from_millis(10), LOOK_EVERY));
+        let wait = pause(next, agent.shared.clock.now());
         tokio::select! {
             () = agent.gatherer.notified() => {}
             () = tokio::time::sleep(wait) => {}
             () = shutdown.requested() => return,
         }
+    }
+}
+
+/// How long nothing has to be done.
+fn pause(next: Option<Timestamp>, now: Timestamp) -> Duration {
+    match next {
+        None => IDLE,
+        // What is still held after a look waits for the rate, or for a message that is tried again.
+        Some(due) if due <= now => LOOK_EVERY,
+        Some(due) => due.since(now).clamp(SHORTEST, LOOK_EVERY),
     }
 }
 
@@ -65,11 +76,11 @@ impl Agent {
         let _turn = self.turns.lock().await;
         let gathered = async {
             let now = self.shared.clock.now();
-            let holding = self.shared.store.holding().await?;
+            let holding = self.shared.store.holding(now).await?;
             for (receiver, _) in holding.iter().filter(|(_, due)| *due <= now) {
                 self.gather_for(receiver, now).await?;
             }
-            self.shared.store.holding().await
+            self.shared.store.holding(now).await
         };
         match gathered.await {
             Ok(holding) => {
@@ -95,8 +106,13 @@ impl Agent {
             return Ok(());
         }
         let text_max = self.shared.receivers.get(receiver).map_or(usize::MAX, |setup| setup.text_max);
-        let (numbers, held): (Vec<i64>, Vec<Held>) =
-            self.shared.store.held(receiver, now, left * DIGEST_MAX).await?.into_iter().unzip();
+        let (numbers, held): (Vec<i64>, Vec<Held>) = self
+            .shared
+            .store
+            .held(receiver, now, left * DIGEST_MAX, left * DIGEST_BYTES_MAX)
+            .await?
+            .into_iter()
+            .unzip();
         let one = |(digest, positions): (Option<Owed>, Vec<usize>)| {
             let frozen = match digest {
                 Some(owed) => self.freeze(std::slice::from_ref(&owed)).pop()?,
@@ -123,5 +139,18 @@ impl Agent {
 
     fn rate(&self, receiver: &ReceiverName) -> Option<Rate> {
         self.shared.receivers.get(receiver).and_then(|setup| setup.rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, IDLE, LOOK_EVERY, SHORTEST, Timestamp, pause};
+
+    #[test]
+    fn what_is_due_and_cannot_be_told_is_looked_at_once_in_a_while() {
+        let at = |millis: i64| Timestamp::from_micros(millis * 1_000);
+        let pauses = [None, Some(900), Some(1_000), Some(1_001), Some(1_500), Some(9_000)]
+            .map(|due| pause(due.map(at), at(1_000)));
+        assert_eq!(pauses, [IDLE, LOOK_EVERY, LOOK_EVERY, SHORTEST, Duration::from_millis(500), LOOK_EVERY]);
     }
 }

@@ -217,6 +217,7 @@ impl Agent {
             false => Some(self.turns.lock().await),
         };
         let Paced { send, hold, groups } = self.pace(plan).await?;
+        let holds = !hold.is_empty();
         let written = self
             .shared
             .store
@@ -236,7 +237,9 @@ impl Agent {
             })
             .await?;
         send.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
-        self.gatherer.notify_one();
+        if holds {
+            self.gatherer.notify_one();
+        }
         Ok(written)
     }
 }

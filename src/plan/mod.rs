@@ -27,7 +27,7 @@ mod replay;
 mod sight;
 
 pub use decision::stay;
-pub use pace::{DIGEST_MAX, Paced, Rate, digests, gather, pace};
+pub use pace::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Rate, digests, gather, pace};
 pub use rehearsal::{Disagreement, rehearse};
 pub use reload::{rules_accepted, rules_refused};
 pub use replay::{Replayed, replay};

@@ -25,6 +25,8 @@ const SINGLE_TENTHS: usize = 7;
 const RESERVED_TENTHS: usize = 2;
 /// A group that never stops remembers no more classes than this; those beyond it wait like any other.
 const CLASSES_MAX: usize = 100;
+/// A group may have been opened so much later than a poll was decided that is written after it.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// More classes than this are counted, not named, in a digest's title.
 const TITLE_CLASSES_MAX: usize = 3;
 
@@ -32,7 +34,7 @@ const TITLE_CLASSES_MAX: usize = 3;
 const CLASS_MAX: usize = 200;
 /// A digest has no more bytes of data than this, unless one notification alone has more: what is longer is refused by many
 /// receivers.
-const DIGEST_BYTES_MAX: usize = 1 << 20;
+pub const DIGEST_BYTES_MAX: usize = 1 << 20;
 
 /// How many messages a receiver gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,36 +67,40 @@ pub struct Paced {
 pub fn pace(owed: Vec<Owed>, pacing: &Pacing, rate: &dyn Fn(&ReceiverName) -> Option<Rate>, now: Timestamp) -> Paced {
     let mut paced = Paced::default();
     let mut held = pacing.held.clone();
-    let mut single: HashMap<ReceiverName, Vec<Owed>> = HashMap::new();
+    let mut hold: Vec<(usize, (Owed, String, Timestamp))> = Vec::new();
+    let mut single: HashMap<ReceiverName, Vec<(usize, Owed)>> = HashMap::new();
     let mut order: Vec<ReceiverName> = Vec::new();
-    for owed in owed {
+    for (at, owed) in owed.into_iter().enumerate() {
         let Some(wish) = owed.pace.clone() else {
             paced.send.push(owed);
             continue;
         };
         let lane = (owed.receiver.clone(), owed.lane.clone());
         if let Some(due) = held.get(&lane).copied() {
-            paced.hold.push((owed, String::new(), due.max(now)));
+            hold.push((at, (owed, String::new(), due.max(now))));
             continue;
         }
         if let Some((group, wait)) = wish.group
             && let Some(until) = paced.join(&owed.receiver, &group, wait, &wish.class, pacing, now)
         {
             held.insert(lane, until);
-            paced.hold.push((owed, group, until));
+            hold.push((at, (owed, group, until)));
             continue;
         }
         if !single.contains_key(&owed.receiver) {
             order.push(owed.receiver.clone());
         }
-        single.entry(owed.receiver.clone()).or_default().push(owed);
+        single.entry(owed.receiver.clone()).or_default().push((at, owed));
     }
     for receiver in order {
         let notifications = single.remove(&receiver).unwrap_or_default();
         let left = rate(&receiver)
             .map_or(usize::MAX, |rate| rate.count.saturating_sub(pacing.recent.get(&receiver).copied().unwrap_or(0)));
-        paced.brake(notifications, left, now);
+        hold.extend(paced.brake(notifications, left).into_iter().map(|(at, owed)| (at, (owed, String::new(), now))));
     }
+    // As they were decided, whatever holds them: those about one job are told in that order.
+    hold.sort_by_key(|(at, _)| *at);
+    paced.hold = hold.into_iter().map(|(_, held)| held).collect();
     paced
 }
 
@@ -111,7 +117,8 @@ impl Paced {
     ) -> Option<Timestamp> {
         let key = (receiver.clone(), group.to_owned());
         let known = self.groups.get(&key).or_else(|| pacing.groups.get(&key));
-        match known.filter(|opened| opened.until > now) {
+        // One that would gather for much longer than it may is from before the clock was set back.
+        match known.filter(|opened| opened.until > now && opened.until <= now.plus(opened.wait).plus(AHEAD_MAX)) {
             Some(opened) if opened.classes.contains(class) || opened.classes.len() >= CLASSES_MAX => Some(opened.until),
             Some(opened) => {
                 let mut opened = opened.clone();
@@ -127,31 +134,31 @@ impl Paced {
         }
     }
 
-    /// All of them if the receiver's rate allows it; else the first of each cause, those that matter most before others, and
-    /// the rest in digests.
-    fn brake(&mut self, notifications: Vec<Owed>, left: usize, now: Timestamp) {
-        if notifications.len() <= left {
-            self.send.extend(notifications);
-            return;
-        }
-        let single = (left * SINGLE_TENTHS / 10).max(usize::from(left > 1));
-        let firsts = firsts(&notifications, single);
-        for (at, owed) in notifications.into_iter().enumerate() {
-            match firsts.contains(&at) {
+    /// Sends all of them if the receiver's rate allows it; else the first of each cause, those that matter most before
+    /// others. Returns the rest.
+    fn brake(&mut self, notifications: Vec<(usize, Owed)>, left: usize) -> Vec<(usize, Owed)> {
+        let single = match notifications.len() <= left {
+            true => (0..notifications.len()).collect(),
+            false => firsts(&notifications, (left * SINGLE_TENTHS / 10).max(usize::from(left > 1))),
+        };
+        let mut rest = Vec::new();
+        for (position, (at, owed)) in notifications.into_iter().enumerate() {
+            match single.contains(&position) {
                 true => self.send.push(owed),
-                false => self.hold.push((owed, String::new(), now)),
+                false => rest.push((at, owed)),
             }
         }
+        rest
     }
 }
 
 /// The positions of the first of each cause, at most `max`. A cause is what happened, how much it matters, and the class of
 /// the reason. What follows something that is held about the same job is held as well.
-fn firsts(notifications: &[Owed], max: usize) -> HashSet<usize> {
+fn firsts(notifications: &[(usize, Owed)], max: usize) -> HashSet<usize> {
     let mut lanes: HashSet<&Lane> = HashSet::new();
     let mut causes: HashSet<(Severity, &'static str, &str)> = HashSet::new();
     let mut found: Vec<(Severity, usize)> = Vec::new();
-    for (at, owed) in notifications.iter().enumerate() {
+    for (at, (_, owed)) in notifications.iter().enumerate() {
         let Notification { severity, event, .. } = owed.notification;
         let class = owed.pace.as_ref().map_or("", |pace| pace.class.as_str());
         if lanes.insert(&owed.lane) && causes.insert((severity, event.as_str(), class)) {

@@ -247,7 +247,7 @@ fn operand(operator: &str, exact: Option<&Value>) -> Value {
     let pattern = json!({ "type": "string", "minLength": 1, "maxLength": PATTERN_MAX });
     let patterns = |words| one_or_many(words, &pattern, 1);
     match operator {
-        "glob" => patterns("The whole value: `*` any text, `?` one character, `[ab]` one of, `{a,b}` either."),
+        "glob" => patterns("The whole value: `*` any text, `?` one ASCII character, `[ab]` one of, `{a,b}` either."),
         "regex" => patterns("Searched for in the value; the syntax of docs.rs/regex."),
         "prefix" => patterns("How it begins."),
         "suffix" => patterns("How it ends."),

@@ -162,7 +162,7 @@ pub struct Span {
     pub source: Option<SourceName>,
     /// From this time on.
     pub since: Timestamp,
-    /// At most so many steps.
+    /// At most so many, the newest of them.
     pub limit: usize,
 }
 
@@ -371,7 +371,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// What the operator has been told of a receiver's trouble.
     async fn trouble(&self, receiver: &ReceiverName) -> Result<Trouble, Error>;
 
-    /// How many deliveries are pending for whom.
+    /// How many deliveries are pending for whom, with what is held.
     async fn waiting(&self) -> Result<Vec<(ReceiverName, usize)>, Error>;
 
     /// Deliveries, newest first.
@@ -383,11 +383,20 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// What is known of how fast receivers are told; for each, since when its messages count.
     async fn pacing(&self, receivers: Vec<(ReceiverName, Timestamp)>, now: Timestamp) -> Result<Pacing, Error>;
 
-    /// What is held for a receiver and due, in the order it was held, with the numbers to name it by.
-    async fn held(&self, receiver: &ReceiverName, now: Timestamp, limit: usize) -> Result<Vec<(i64, Held)>, Error>;
+    /// What is held for a receiver and due, in the order it was held, with the numbers to name it by: no more than `limit`,
+    /// and with no more bytes of data, unless it is one alone. What is about a job of which a message is tried again is
+    /// left out: it would keep those waiting that it is told with.
+    async fn held(
+        &self,
+        receiver: &ReceiverName,
+        now: Timestamp,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(i64, Held)>, Error>;
 
-    /// Who has something held, and when the first of it is due.
-    async fn holding(&self) -> Result<Vec<(ReceiverName, Timestamp)>, Error>;
+    /// Who has something held, and when the first of it is due; none later than `now` if the clock was set back since it
+    /// was held.
+    async fn holding(&self, now: Timestamp) -> Result<Vec<(ReceiverName, Timestamp)>, Error>;
 
     /// Makes deliveries of what is held, all of them or none. Their groups go on gathering from `now`.
     async fn gathered(&self, gathered: Vec<Gathered>, now: Timestamp) -> Result<(), Error>;

@@ -81,11 +81,11 @@ impl Store for Nothing {
         Ok(Pacing::default())
     }
 
-    async fn held(&self, _: &ReceiverName, _: Timestamp, _: usize) -> Result<Vec<(i64, Held)>, Error> {
+    async fn held(&self, _: &ReceiverName, _: Timestamp, _: usize, _: usize) -> Result<Vec<(i64, Held)>, Error> {
         Ok(Vec::new())
     }
 
-    async fn holding(&self) -> Result<Vec<(ReceiverName, Timestamp)>, Error> {
+    async fn holding(&self, _: Timestamp) -> Result<Vec<(ReceiverName, Timestamp)>, Error> {
         Ok(Vec::new())
     }
 

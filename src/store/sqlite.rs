@@ -430,8 +430,10 @@ impl Store for Sqlite {
 
     async fn waiting(&self) -> Result<Vec<(ReceiverName, usize)>, Error> {
         self.run(|connection| {
-            let mut select = connection
-                .prepare_cached("SELECT receiver, count(*) FROM delivery WHERE state = 'pending' GROUP BY receiver")?;
+            let mut select = connection.prepare_cached(
+                "SELECT receiver, count(*) FROM (SELECT receiver FROM delivery WHERE state = 'pending'
+                                                 UNION ALL SELECT receiver FROM held) GROUP BY receiver",
+            )?;
             let count = |row: &Row<'_>| Ok((ReceiverName::from(row.get::<_, String>(0)?), row.get::<_, i64>(1)?));
             let rows = select.query_map([], count)?.collect::<rusqlite::Result<Vec<_>>>()?;
             Ok(rows.into_iter().map(|(name, count)| (name, usize::try_from(count).unwrap_or(0))).collect())
@@ -443,19 +445,19 @@ impl Store for Sqlite {
         self.run(move |connection| pace::pacing(connection, &receivers, now)).await
     }
 
-    async fn held(&self, receiver: &ReceiverName, now: Timestamp, limit: usize) -> Result<Vec<(i64, Held)>, Error> {
+    async fn held(
+        &self,
+        receiver: &ReceiverName,
+        now: Timestamp,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(i64, Held)>, Error> {
         let receiver = receiver.clone();
-        self.run(move |connection| pace::held(connection, &receiver, now, limit)).await
+        self.run(move |connection| pace::held(connection, &receiver, now, limit, bytes_max)).await
     }
 
-    async fn holding(&self) -> Result<Vec<(ReceiverName, Timestamp)>, Error> {
-        self.run(|connection| {
-            let mut select =
-                connection.prepare_cached("SELECT receiver, min(due_at) AS due_at FROM held GROUP BY receiver")?;
-            let row = |row: &Row<'_>| Ok((ReceiverName::from(row.get::<_, String>(0)?), instant(row, "due_at")?));
-            select.query_map([], row)?.collect()
-        })
-        .await
+    async fn holding(&self, now: Timestamp) -> Result<Vec<(ReceiverName, Timestamp)>, Error> {
+        self.run(move |connection| pace::holding(connection, now)).await
     }
 
     async fn gathered(&self, gathered: Vec<Gathered>, now: Timestamp) -> Result<(), Error> {

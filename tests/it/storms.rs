@@ -79,7 +79,7 @@ async fn ten_thousand_jobs_that_fail_at_once_for_three_causes_flood_nobody_and_e
         mailed.extend(ids.map(ToOwned::to_owned));
     }
     assert_eq!(mailed.len(), JOBS, "every job is named in a mail too");
-    assert!(stage.store.holding().await.unwrap().is_empty());
+    assert!(stage.store.holding(stage.clock.now()).await.unwrap().is_empty());
 }
 
 /// The first job that failed for this reason.
@@ -119,7 +119,7 @@ async fn a_group_tells_the_first_of_each_class_at_once_and_the_rest_together_in_
     // At 60 s the forty seconds are over: what waited, and the end of b's failure, which comes after it.
     assert_eq!(heard[2], ["3 jobs: 2× quota <n>, 1× disk full, 1× resolved"]);
     assert!(heard[3].is_empty() && heard[4].is_empty(), "{heard:?}");
-    assert!(stage.store.holding().await.unwrap().is_empty());
+    assert!(stage.store.holding(stage.clock.now()).await.unwrap().is_empty());
     let digest =
         stage.all().await.into_iter().find(|one| one.event.ends_with("digest") && one.receiver.as_str() == "oncall");
     let dossier = stage.store.dossier(&digest.unwrap().id).await.unwrap().unwrap();

@@ -268,6 +268,85 @@ fn a_rule_outside_its_hours_speaks_when_they_begin_of_what_still_stands() {
     assert_eq!(titles(&world.see(&[failed("a", 1, "x"), job("b", "Running", 2)])), ["a: x"]);
 }
 
+#[test]
+fn an_end_of_another_job_is_not_the_end_of_a_finding_that_has_moved_on() {
+    let more = "key = [\"resource_name\"]\nresolve = { to = \"Success\" }";
+    let named = |job: Job| Job { resource_name: Some("db".into()), ..job };
+    let mut world = World::knowing(&file(&[rule("failed", "{ to = \"Failed\" }", more)]), &[]);
+    world.see(&[named(failed("b", 1, "x"))]);
+    // The finding is about `a` before it is seen that `b` has ended.
+    let plan = world.see(&[named(failed("a", 2, "y")), named(job("b", "Success", 3))]);
+    assert_eq!(titles(&plan), ["db: y"]);
+    let plan = world.see(&[named(job("a", "Success", 4)), named(job("b", "Success", 3))]);
+    assert_eq!(titles(&plan), ["resolved: db: about failed"]);
+}
+
+#[test]
+fn a_field_that_two_rules_ask_for_changed_once() {
+    let rules = [rule("both", "{ changed = [\"reason\", \"type\"] }", ""), rule("one", "{ changed = \"reason\" }", "")];
+    let mut world = World::knowing(&file(&rules), &[job("a", "Running", 1)]);
+    let plan = world.see(&[Job { reason: Some("pulling".into()), ..job("a", "Running", 2) }]);
+    assert_eq!(plan.owed[0].notification.data()["transition"]["changed"], serde_json::json!(["reason"]));
+}
+
+#[test]
+fn what_was_held_back_is_said_once_also_when_the_rule_has_no_cooldown_any_more() {
+    let text = |more: &str| file(&[rule("failed", "{ to = \"Failed\" }", &format!("key = [\"resource_id\"]\n{more}"))]);
+    let mut world = World::knowing(&text("cooldown = \"1h\""), &[]);
+    let jobs: Vec<Job> = (1..=4).map(|n| on("r", failed(&format!("j{n}"), n, "x"))).collect();
+    world.see(&jobs[..1]);
+    world.see(&jobs[..2]);
+    world.rules = rules(&text(""));
+    let held_back = |plan: &Plan| plan.owed[0].notification.data()["alert"]["held_back"].clone();
+    assert_eq!([held_back(&world.see(&jobs[..3])), held_back(&world.see(&jobs))], [1, 0]);
+}
+
+mod clock {
+    //! The clock was set back by a day: what was written before lies ahead, and parks nothing.
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn a_cooldown_does_not_count_from_a_time_that_lies_ahead() {
+        let more = "key = [\"resource_id\"]\ncooldown = \"5m\"";
+        let mut world = World::knowing(&file(&[rule("failed", "{ to = \"Failed\" }", more)]), &[]);
+        world.see(&[on("r", failed("a", 1, "x"))]);
+        world.now = world.now.minus(DAY);
+        let jobs = [on("r", failed("a", 1, "x")), on("r", failed("b", 2, "x"))];
+        assert_eq!(titles(&world.see(&jobs)).len(), 1);
+        let three: Vec<Job> = jobs.into_iter().chain([on("r", failed("c", 3, "x"))]).collect();
+        assert!(world.see(&three).owed.is_empty(), "and counts from then on");
+    }
+
+    #[test]
+    fn a_burst_that_was_told_ahead_does_not_hide_the_next() {
+        let when = "{ to = \"Failed\", count = 2, within = \"1m\" }";
+        let mut world = World::knowing(&file(&[rule("burst", when, "")]), &[]);
+        let two = |n: u32| [failed(&format!("j{n}"), n, "x"), failed(&format!("k{n}"), n, "x")];
+        assert_eq!(world.see(&two(1)).owed.len(), 1);
+        world.memory.recent.clear();
+        world.now = world.now.minus(DAY);
+        let four: Vec<Job> = two(1).into_iter().chain(two(2)).collect();
+        assert_eq!(world.see(&four).owed.len(), 1);
+    }
+
+    #[test]
+    fn a_stay_that_was_told_ahead_does_not_hide_the_next() {
+        let when = "{ stays = \"Running\", for = \"1m\" }";
+        let mut world = World::knowing(&file(&[rule("stuck", when, "")]), &[job("a", "Running", 1)]);
+        world.now = world.now.plus(Duration::from_secs(60));
+        assert_eq!(world.see(&[job("a", "Running", 1)]).owed.len(), 1);
+        world.now = world.now.minus(DAY);
+        world.see(&[failed("a", 2, "x")]);
+        world.see(&[job("a", "Running", 3)]);
+        world.now = world.now.plus(Duration::from_secs(60));
+        assert_eq!(world.see(&[job("a", "Running", 3)]).owed.len(), 1);
+        assert!(world.see(&[job("a", "Running", 3)]).owed.is_empty(), "once");
+    }
+}
+
 mod properties {
     use std::collections::BTreeMap;
 

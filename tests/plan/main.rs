@@ -3,6 +3,7 @@
 
 mod alerts;
 mod asking;
+mod pacing;
 mod shipped;
 mod steps;
 mod world;

@@ -44,7 +44,7 @@ impl<'a> Decision<'a> {
         let mut count = known.as_ref().map_or(1, |alert| alert.count.saturating_add(1));
         match &rule.when {
             When::Burst { count: enough, within, per, .. } => {
-                if let Some(told) = known.as_ref().filter(|alert| self.now < alert.last_seen.plus(*within)) {
+                if let Some(told) = known.as_ref().filter(|alert| self.is_within(alert.last_seen, *within)) {
                     let why = format!("this burst was told at {}, less than {} ago", told.last_seen, span(*within));
                     self.fate(rule, step, None, FateOutcome::Counted, None, why);
                     return None;
@@ -130,6 +130,14 @@ impl<'a> Decision<'a> {
             let mut ending: Vec<(&Rule, Alert)> = Vec::new();
             for id in ids {
                 let Some(alert) = self.alert(&id).filter(|alert| !alert.resolved) else { continue };
+                // It may have moved on to another job since it was put there.
+                let about = match scope {
+                    Scope::Job => Some(alert.subject.as_str()),
+                    Scope::Resource => alert.resource.as_deref(),
+                };
+                if about != Some(key) {
+                    continue;
+                }
                 let Some(rule) = self.rules.rules.iter().find(|rule| *rule.id() == alert.rule) else { continue };
                 if rule.resolve.as_ref().is_some_and(|resolve| {
                     resolve.scope == scope && resolve.to.as_ref().is_none_or(|to| to.contains(status))

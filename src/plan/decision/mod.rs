@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::diff::Difference;
 use crate::model::alert::{Alert, Fate, FateOutcome, Muted};
@@ -25,6 +26,9 @@ use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
 use crate::rules::{Facts, Field, Hush, Rule, RuleSet, Scope, When, class_of};
 use burst::Tally;
+
+/// A time that lies further ahead is from before the clock was set back.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct Decision<'a> {
     source: &'a Arc<SourceFacts>,
@@ -133,8 +137,12 @@ impl<'a> Decision<'a> {
             When::Changed { fields } => Some(fields),
             When::Step { .. } | When::Stays { .. } | When::Gone { .. } | When::Burst { .. } | When::New { .. } => None,
         });
-        let mut asked: Vec<Field> = asked.flatten().copied().collect();
-        asked.dedup();
+        let asked = asked.flatten().copied().fold(Vec::new(), |mut asked: Vec<Field>, field| {
+            if !asked.contains(&field) {
+                asked.push(field);
+            }
+            asked
+        });
         if asked.is_empty() || change.known.gone {
             return Vec::new();
         }
@@ -192,13 +200,23 @@ impl<'a> Decision<'a> {
     pub(super) fn stay(&mut self, at: usize, rule: &'a Rule, known: &Known, seen_at: Timestamp) {
         let class = self.classes.of(&known.job);
         let facts = Facts { job: &known.job, reason_class: &class, source: &self.source.name, now: self.now };
-        let told = self.alert(&rule.finding(&facts)).is_some_and(|alert| alert.last_seen >= known.status_since);
-        if told || !rule.applies(&facts) {
+        let told = |alert: &Alert| alert.last_seen >= known.status_since && !self.is_ahead(alert.last_seen);
+        if self.alert(&rule.finding(&facts)).is_some_and(told) || !rule.applies(&facts) {
             return;
         }
         let step = Arc::new(stay(&self.source.name, known, seen_at));
         let hits = self.found(at, rule, &step, &facts).into_iter().collect();
         self.speak(hits, &step, &facts);
+    }
+
+    /// Whether this was not longer ago. How long ago it was that lies ahead cannot be told: then it holds nobody back.
+    fn is_within(&self, at: Timestamp, span: Duration) -> bool {
+        self.now < at.plus(span) && !self.is_ahead(at)
+    }
+
+    /// Whether this is from before the clock was set back.
+    fn is_ahead(&self, at: Timestamp) -> bool {
+        at > self.now.plus(AHEAD_MAX)
     }
 
     fn fate(

@@ -47,10 +47,10 @@ impl<'a> Decision<'a> {
 
     /// Whether a receiver was told of this so lately that it need not hear again; if so, that is counted.
     fn holds_back(&mut self, hit: &Hit<'a>, receiver: &ReceiverName, step: &Transition) -> bool {
-        let (now, cooldown) = (self.now, hit.rule.cooldown);
+        let cooldown = hit.rule.cooldown;
         let Some(told) = self.alert(&hit.alert).and_then(|alert| alert.told(receiver)).cloned() else { return false };
         // It counts from the delivery; what is still on its way will be heard.
-        let cool = !cooldown.is_zero() && told.delivered_at.is_none_or(|at| now < at.plus(cooldown));
+        let cool = !cooldown.is_zero() && told.delivered_at.is_none_or(|at| self.is_within(at, cooldown));
         if !cool || hit.rule.severity > told.severity {
             return false;
         }
@@ -99,7 +99,9 @@ impl<'a> Decision<'a> {
         let parts = ["jobwatch/delivery/v1", step.id.as_str(), first.rule.id().as_str(), receiver.as_str()];
         let id = DeliveryId::from(derive("msg", &parts));
         for hit in &hits {
-            if !hit.rule.cooldown.is_zero() || hit.rule.resolve.is_some() {
+            // One who was told while the rule had a cooldown has heard now what was held back.
+            let known = self.alert(&hit.alert).is_some_and(|alert| alert.told(receiver).is_some());
+            if known || !hit.rule.cooldown.is_zero() || hit.rule.resolve.is_some() {
                 let (receiver, delivery) = (receiver.clone(), id.clone());
                 let severity = hit.rule.severity;
                 self.remember(

@@ -63,7 +63,7 @@ CREATE TABLE held (
     due_at     INTEGER NOT NULL,
     data       TEXT NOT NULL
 );
-CREATE INDEX held_due ON held (receiver, due_at, n);
+CREATE INDEX held_due ON held (receiver, due_at, created_at);   -- all that is asked when somebody looks what is due
 
 -- Groups that gather.
 CREATE TABLE gathering (

@@ -87,7 +87,10 @@ pub(super) fn write_alert(connection: &Connection, alert: &Alert) -> rusqlite::R
         connection.prepare_cached("DELETE FROM told WHERE alert = ?1")?.execute([alert.id.as_str()])?;
     }
     let mut insert = connection.prepare_cached(
-        "INSERT OR REPLACE INTO told (alert, receiver, delivery, severity, at, held_back) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        // It may be told in a digest by now, which a poll that was decided before does not know.
+        "INSERT INTO told (alert, receiver, delivery, severity, at, held_back) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (alert, receiver) DO UPDATE SET delivery = iif(at = excluded.at, delivery, excluded.delivery),
+         severity = excluded.severity, at = excluded.at, held_back = excluded.held_back",
     )?;
     for told in &alert.told {
         insert.execute(params![

@@ -13,7 +13,7 @@ use crate::store::{Span, Wanted};
 
 /// With more jobs than this, reading all of a source's rows once is cheaper than looking each up.
 const SCAN_FROM: usize = 500;
-/// Steps that are loaded to count bursts; a burst is large enough long before that.
+/// Steps that are loaded to count bursts; of more, the newest: a burst is large enough long before that.
 const RECENT_MAX: usize = 50_000;
 
 pub(super) fn load(connection: &Connection, source: &SourceName, wanted: &Wanted) -> rusqlite::Result<Memory> {

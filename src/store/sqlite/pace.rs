@@ -13,6 +13,15 @@ use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::time::Timestamp;
 use crate::store::Gathered;
 
+/// When something held is due at the time `?2`: if it was held a minute ahead of that, the clock was set back, and it is due.
+const DUE: &str = "iif(created_at > ?2 + 60000000, min(due_at, ?2), due_at)";
+
+/// That a message about the same job as `h` is tried again, alone or in a digest.
+const STUCK: &str = "EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = h.receiver AND e.source = h.source
+        AND e.subject = h.subject AND e.state = 'pending' AND e.attempts > 0)
+    OR EXISTS (SELECT 1 FROM member AS m JOIN delivery AS e ON e.n = m.delivery WHERE m.receiver = h.receiver
+        AND m.source = h.source AND m.subject = h.subject AND e.attempts > 0)";
+
 pub(super) fn pacing(
     connection: &Connection,
     receivers: &[(ReceiverName, Timestamp)],
@@ -21,16 +30,20 @@ pub(super) fn pacing(
     let mut pacing = Pacing::default();
     // The agent's own affairs have no source and do not count; a digest has none either, and does.
     let mut recent = connection.prepare_cached(
-        "SELECT count(*) FROM delivery WHERE receiver = ?1 AND created_at > ?2 AND (source != '' OR subject LIKE 'digest/%')",
+        "SELECT count(*) FROM delivery WHERE receiver = ?1 AND created_at > ?2 AND created_at <= ?3 + 60000000
+         AND (source != '' OR subject LIKE 'digest/%')",
     )?;
-    let mut held = connection.prepare_cached(
-        "SELECT source, subject, max(due_at) AS due_at FROM held WHERE receiver = ?1 GROUP BY source, subject",
-    )?;
+    let mut held = connection.prepare_cached(&format!(
+        "SELECT source, subject, max({DUE}) AS due_at FROM held WHERE receiver = ?1 GROUP BY source, subject",
+    ))?;
     let mut groups = connection.prepare_cached("SELECT * FROM gathering WHERE receiver = ?1 AND until > ?2")?;
     for (receiver, since) in receivers {
-        let count: i64 = recent.query_row(params![receiver.as_str(), since.micros()], |row| row.get(0))?;
+        let count: i64 =
+            recent.query_row(params![receiver.as_str(), since.micros(), now.micros()], |row| row.get(0))?;
         pacing.recent.insert(receiver.clone(), usize::try_from(count).unwrap_or(0));
-        for row in held.query_map([receiver.as_str()], |row| Ok((lane(row)?, instant(row, "due_at")?)))? {
+        for row in
+            held.query_map(params![receiver.as_str(), now.micros()], |row| Ok((lane(row)?, instant(row, "due_at")?)))?
+        {
             let (lane, due) = row?;
             pacing.held.insert((receiver.clone(), lane), due);
         }
@@ -106,29 +119,51 @@ pub(super) fn held(
     receiver: &ReceiverName,
     now: Timestamp,
     limit: usize,
+    bytes_max: usize,
 ) -> rusqlite::Result<Vec<(i64, Held)>> {
+    // Chosen by number first: what is not read is not sorted either.
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT * FROM held WHERE n IN (SELECT n FROM held AS h WHERE receiver = ?1 AND {DUE} <= ?2 AND NOT ({STUCK})
+                                        ORDER BY n LIMIT ?3) ORDER BY n",
+    ))?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = select.query(params![receiver.as_str(), now.micros(), limit])?;
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let data = row.get_ref("data")?.as_str()?;
+        bytes += data.len();
+        if bytes > bytes_max && !found.is_empty() {
+            break;
+        }
+        let frozen = Frozen {
+            id: DeliveryId::from(row.get::<_, String>("id")?),
+            receiver: receiver.clone(),
+            lane: lane(row)?,
+            event: row.get("event")?,
+            title: row.get("title")?,
+            created_at: instant(row, "created_at")?,
+            payload: row.get("payload")?,
+        };
+        let held = Held {
+            frozen,
+            severity: severity(row)?,
+            class: row.get("class")?,
+            group: row.get("grp")?,
+            due_at: instant(row, "due_at")?,
+            data: serde_json::from_str(data).unwrap_or_default(),
+        };
+        found.push((row.get("n")?, held));
+    }
+    Ok(found)
+}
+
+pub(super) fn holding(connection: &Connection, now: Timestamp) -> rusqlite::Result<Vec<(ReceiverName, Timestamp)>> {
+    let due = |row: &Row<'_>| Ok((ReceiverName::from(row.get::<_, String>("receiver")?), instant(row, "due")?));
     connection
-        .prepare_cached("SELECT * FROM held WHERE receiver = ?1 AND due_at <= ?2 ORDER BY n LIMIT ?3")?
-        .query_map(params![receiver.as_str(), now.micros(), i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-            let frozen = Frozen {
-                id: DeliveryId::from(row.get::<_, String>("id")?),
-                receiver: receiver.clone(),
-                lane: lane(row)?,
-                event: row.get("event")?,
-                title: row.get("title")?,
-                created_at: instant(row, "created_at")?,
-                payload: row.get("payload")?,
-            };
-            let held = Held {
-                frozen,
-                severity: severity(row)?,
-                class: row.get("class")?,
-                group: row.get("grp")?,
-                due_at: instant(row, "due_at")?,
-                data: serde_json::from_str(&row.get::<_, String>("data")?).unwrap_or_default(),
-            };
-            Ok((row.get("n")?, held))
-        })?
+        .prepare_cached(
+            "SELECT receiver, min(iif(created_at > ?1 + 60000000, min(due_at, ?1), due_at)) AS due FROM held GROUP BY receiver",
+        )?
+        .query_map([now.micros()], due)?
         .collect()
 }
 

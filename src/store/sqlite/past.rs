@@ -54,7 +54,8 @@ pub(super) fn step_columns(step: &Transition) -> [Sql; 11] {
 pub(super) fn history(connection: &Connection, span: &Span) -> rusqlite::Result<Vec<Arc<Transition>>> {
     connection
         .prepare_cached(
-            "SELECT * FROM transition WHERE seen_at >= ?1 AND (?2 IS NULL OR source = ?2) ORDER BY seen_at, n LIMIT ?3",
+            "SELECT * FROM (SELECT * FROM transition WHERE seen_at >= ?1 AND (?2 IS NULL OR source = ?2)
+                            ORDER BY seen_at DESC, n DESC LIMIT ?3) ORDER BY seen_at, n",
         )?
         .query_map(
             params![
@@ -104,8 +105,9 @@ pub(super) fn past(connection: &Connection, source: &SourceName, job: &JobId) ->
 pub(super) fn fates(connection: &Connection, span: &Span) -> rusqlite::Result<Vec<(Fate, Timestamp, Option<String>)>> {
     connection
         .prepare_cached(
-            "SELECT f.*, d.title FROM fate AS f LEFT JOIN delivery AS d ON d.id = f.delivery
-             WHERE f.at >= ?1 AND (?2 IS NULL OR f.source = ?2) ORDER BY f.at, f.transition LIMIT ?3",
+            "SELECT f.*, d.title FROM (SELECT * FROM fate WHERE at >= ?1 AND (?2 IS NULL OR source = ?2)
+                                       ORDER BY at DESC, transition DESC LIMIT ?3) AS f
+             LEFT JOIN delivery AS d ON d.id = f.delivery ORDER BY f.at, f.transition",
         )?
         .query_map(
             params![
