@@ -456,8 +456,9 @@ proptest! {
             prop_assert!(fault.contains("rule `r`: its "), "{}", fault);
             prop_assert!(rendered.body.contains("This is the built-in text."), "{}", rendered.body);
             let seen = jobwatch::model::text::lines(transition.job.reason.as_deref().unwrap_or_default(), 1 << 30);
-            let start = seen.lines().next().unwrap_or_default();
-            prop_assert!(rendered.body.contains(start), "{:?} is not in {}", start, rendered.body);
+            // Of a reason that is longer than a message, its beginning.
+            let start: String = seen.lines().next().unwrap_or_default().chars().take(5_000).collect();
+            prop_assert!(rendered.body.contains(&start), "{:?} is not in {}", start, rendered.body);
         }
     }
 }
