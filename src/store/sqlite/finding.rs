@@ -107,7 +107,7 @@ pub(super) fn write_alert(connection: &Connection, alert: &Alert) -> rusqlite::R
 
 pub(super) fn muted(connection: &Connection, source: &SourceName) -> rusqlite::Result<Vec<Muted>> {
     connection
-        .prepare_cached("SELECT * FROM muted WHERE source = ?1 ORDER BY seen_at, alert")?
+        .prepare_cached("SELECT * FROM muted WHERE source = ?1 ORDER BY seen_at, alert, job_id")?
         .query_map([source.as_str()], |row| {
             Ok(Muted {
                 alert: AlertId::from(row.get::<_, String>("alert")?),
@@ -119,9 +119,15 @@ pub(super) fn muted(connection: &Connection, source: &SourceName) -> rusqlite::R
         .collect()
 }
 
-pub(super) fn write_muted(connection: &Connection, muted: &[Muted], unmuted: &[AlertId]) -> rusqlite::Result<()> {
-    for alert in unmuted {
-        connection.prepare_cached("DELETE FROM muted WHERE alert = ?1")?.execute([alert.as_str()])?;
+pub(super) fn write_muted(
+    connection: &Connection,
+    muted: &[Muted],
+    unmuted: &[(AlertId, JobId)],
+) -> rusqlite::Result<()> {
+    for (alert, job) in unmuted {
+        connection
+            .prepare_cached("DELETE FROM muted WHERE alert = ?1 AND job_id = ?2")?
+            .execute([alert.as_str(), job.as_str()])?;
     }
     for Muted { alert, rule, transition, by } in muted {
         let columns = step_columns(transition);
