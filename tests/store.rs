@@ -343,13 +343,19 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
     let due = store.held(&oncall(), seconds(20), 9, usize::MAX).await.unwrap();
     assert_eq!(due.iter().map(|(_, held)| held.frozen.id.as_str()).collect::<Vec<_>>(), ["msg_a", "msg_b"]);
 
+    let told = async || {
+        let memory = store.load(&prod(), Wanted { ids: vec!["b".into()], ..Wanted::default() }).await.unwrap();
+        let told = &memory.alerts.values().next().unwrap().told[0];
+        (told.delivery.to_string(), told.delivered_at)
+    };
+    assert_eq!(told().await, ("msg_b".to_owned(), None), "what is held is on its way");
+
     let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
     let gathered = Gathered { frozen: digest, held: due.iter().map(|(n, _)| *n).collect() };
     store.gathered(vec![gathered.clone()], seconds(20)).await.unwrap();
     store.gathered(vec![gathered], seconds(20)).await.unwrap();
     assert_eq!(store.holding(START).await.unwrap(), [(oncall(), seconds(90))]);
-    let memory = store.load(&prod(), Wanted { ids: vec!["b".into()], ..Wanted::default() }).await.unwrap();
-    assert_eq!(memory.alerts.values().next().unwrap().told[0].delivery.as_str(), "msg_digest");
+    assert_eq!(told().await, ("msg_digest".to_owned(), None));
 
     store.commit(commit(vec![frozen("msg_after", "b"), frozen("msg_other", "d")])).await.unwrap();
     let claims = claim(&*store, 20, 9).await;

@@ -39,7 +39,8 @@ pub(super) fn alerts(
         .query_map(values, alert)?
         .collect::<rusqlite::Result<_>>()?;
     let mut told = connection.prepare_cached(
-        "SELECT t.*, d.state, d.ended_at FROM told AS t LEFT JOIN delivery AS d ON d.id = t.delivery
+        "SELECT t.*, d.state, d.ended_at, EXISTS (SELECT 1 FROM held AS h WHERE h.id = t.delivery) AS held
+         FROM told AS t LEFT JOIN delivery AS d ON d.id = t.delivery
          WHERE t.alert = ?1 AND d.state IS NOT 'dead' ORDER BY t.receiver",
     )?;
     for alert in &mut found {
@@ -48,7 +49,8 @@ pub(super) fn alerts(
             let delivered_at = match row.get::<_, Option<String>>("state")?.as_deref() {
                 Some("delivered") => time(row, "ended_at")?,
                 Some(_) => None,
-                // Held, or long ago and forgotten: counted from when it was decided.
+                None if row.get("held")? => None,
+                // Long ago and forgotten: counted from when it was decided.
                 None => Some(at),
             };
             Ok(Told {
