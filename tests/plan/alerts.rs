@@ -8,6 +8,7 @@ use std::time::Duration;
 use jobwatch::document::File;
 use jobwatch::model::alert::{FateOutcome, Silence};
 use jobwatch::model::job::Job;
+use jobwatch::model::listing::Point;
 use jobwatch::model::notification::Event;
 use jobwatch::model::time::Timestamp;
 use jobwatch::plan::Plan;
@@ -258,6 +259,27 @@ fn of_several_jobs_with_one_finding_the_newest_that_still_stands_is_told_when_a_
         assert_eq!(told_of(&mut world, &[jobs.clone(), jobs]), [told], "{standing:?}");
         assert!(world.memory.muted.is_empty());
     }
+}
+
+#[test]
+fn what_ended_in_a_silence_and_is_gone_at_its_end_is_told_and_what_was_at_work_is_not() {
+    let text = file(&[rule("failed", "{ to = [\"Failed\", \"Running\"] }", "")]);
+    let other = job("c", "Success", 1);
+    let mut world = World::knowing(&text, std::slice::from_ref(&other));
+    silence(&mut world, &["rule=failed"], 3_600);
+    assert!(world.see(&[failed("a", 1, "x"), job("b", "Running", 1), other.clone()]).owed.is_empty());
+    for id in ["a", "b"] {
+        world.points.insert(id.into(), Point::NotFound);
+    }
+    let points = world.points.clone();
+    for _ in 0..3 {
+        world.points = points.clone();
+        world.see(std::slice::from_ref(&other));
+    }
+    assert!(world.memory.snapshot.jobs["a"].gone && world.memory.snapshot.jobs["b"].gone);
+    world.now = world.now.plus(Duration::from_secs(3_600));
+    assert_eq!(titles(&world.see(std::slice::from_ref(&other))), ["a: x"]);
+    assert!(world.memory.muted.is_empty());
 }
 
 #[test]

@@ -285,11 +285,11 @@ impl<'a> Decision<'a> {
     }
 }
 
-/// Whether a job is still where a step brought it.
+/// Whether a job is still where a step brought it. One that has ended and is gone is where it ended.
 fn stands(step: &Transition, known: Option<&Known>) -> bool {
     match (&step.to, known) {
         (State::Gone, known) => known.is_none_or(|known| known.gone),
-        (State::Is(status), Some(known)) => !known.gone && known.job.status == *status,
+        (State::Is(status), Some(known)) => known.job.status == *status && (!known.gone || status.is_final()),
         (State::Is(_) | State::Unseen, _) => false,
     }
 }
