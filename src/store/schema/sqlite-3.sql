@@ -3,7 +3,6 @@
 ALTER TABLE alert ADD COLUMN resource TEXT;
 ALTER TABLE alert ADD COLUMN resolved INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX alert_by_resource ON alert (source, resource) WHERE resource IS NOT NULL;
-CREATE INDEX alert_by_rule ON alert (source, rule);
 
 -- Who was told of a finding, where that matters: for a cooldown, and to tell of its end. Whether and when it was delivered
 -- stands in the outbox.
