@@ -356,6 +356,8 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
     store.gathered(vec![gathered], seconds(20)).await.unwrap();
     assert_eq!(store.holding(START).await.unwrap(), [(oncall(), seconds(90))]);
     assert_eq!(told().await, ("msg_digest".to_owned(), None));
+    let pacing = store.pacing(vec![(oncall(), START.minus(Duration::from_secs(60)))], seconds(20)).await.unwrap();
+    assert_eq!((pacing.recent[&oncall()], pacing.digests[&oncall()]), (2, 1), "a digest counts for the rate");
 
     store.commit(commit(vec![frozen("msg_after", "b"), frozen("msg_other", "d")])).await.unwrap();
     let claims = claim(&*store, 20, 9).await;
