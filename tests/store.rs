@@ -343,13 +343,21 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
     let due = store.held(&oncall(), seconds(20), 9, usize::MAX).await.unwrap();
     assert_eq!(due.iter().map(|(_, held)| held.frozen.id.as_str()).collect::<Vec<_>>(), ["msg_a", "msg_b"]);
 
+    let told = async || {
+        let memory = store.load(&prod(), Wanted { ids: vec!["b".into()], ..Wanted::default() }).await.unwrap();
+        let told = &memory.alerts.values().next().unwrap().told[0];
+        (told.delivery.to_string(), told.delivered_at)
+    };
+    assert_eq!(told().await, ("msg_b".to_owned(), None), "what is held is on its way");
+
     let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
     let gathered = Gathered { frozen: digest, held: due.iter().map(|(n, _)| *n).collect() };
     store.gathered(vec![gathered.clone()], seconds(20)).await.unwrap();
     store.gathered(vec![gathered], seconds(20)).await.unwrap();
     assert_eq!(store.holding(START).await.unwrap(), [(oncall(), seconds(90))]);
-    let memory = store.load(&prod(), Wanted { ids: vec!["b".into()], ..Wanted::default() }).await.unwrap();
-    assert_eq!(memory.alerts.values().next().unwrap().told[0].delivery.as_str(), "msg_digest");
+    assert_eq!(told().await, ("msg_digest".to_owned(), None));
+    let pacing = store.pacing(vec![(oncall(), START.minus(Duration::from_secs(60)))], seconds(20)).await.unwrap();
+    assert_eq!((pacing.recent[&oncall()], pacing.digests[&oncall()]), (2, 1), "a digest counts for the rate");
 
     store.commit(commit(vec![frozen("msg_after", "b"), frozen("msg_other", "d")])).await.unwrap();
     let claims = claim(&*store, 20, 9).await;
@@ -525,8 +533,13 @@ async fn silences_and_what_they_mute_and_what_came_of_each_match_are_there_after
         late: true,
         seq: 7,
     };
-    let muted =
-        Muted { alert: "alr_a".into(), rule: "failed".into(), transition: Arc::new(step), by: "silence s1".into() };
+    let other = Transition { job: Arc::new(Job::bare("b", Status::Failed)), seen_at: seconds(4), ..step.clone() };
+    let muted = [step, other].map(|step| Muted {
+        alert: "alr_a".into(),
+        rule: "failed".into(),
+        transition: Arc::new(step),
+        by: "silence s1".into(),
+    });
     let fate = Fate {
         rule: "failed".into(),
         transition: "evt_1".into(),
@@ -540,21 +553,21 @@ async fn silences_and_what_they_mute_and_what_came_of_each_match_are_there_after
         let store = open(directory.path()).await.unwrap();
         store.silence(silence("s1", 60)).await.unwrap();
         store.silence(silence("s2", 30)).await.unwrap();
-        let (muted, fates) = (vec![muted.clone()], vec![fate.clone()]);
+        let (muted, fates) = (muted.to_vec(), vec![fate.clone()]);
         store.commit(Commit { changes: vec![known("a", 0, false)], muted, fates, ..commit(vec![]) }).await.unwrap();
     }
     let store = open(directory.path()).await.unwrap();
     assert_eq!(store.silences(START).await.unwrap(), [silence("s2", 30), silence("s1", 60)]);
     let memory = store.load(&prod(), Wanted { now: seconds(30), ..Wanted::default() }).await.unwrap();
-    assert_eq!((memory.silences, &memory.muted), (vec![silence("s1", 60)], &vec![muted]));
+    assert_eq!((memory.silences, &memory.muted), (vec![silence("s1", 60)], &muted.to_vec()));
     assert!(memory.timed.contains_key("a"), "whether it still stands can be told");
     let past = store.past(&prod(), &"a".into()).await.unwrap();
     assert_eq!(past.fates, [(fate.clone(), START)]);
     let fates = store.fates(Span { limit: 9, ..Span::default() }).await.unwrap();
     assert_eq!(fates, [(fate, START, None)]);
     assert_eq!(store.find("evt_1", 9).await.unwrap(), [(prod(), "a".into())]);
-    store.commit(Commit { unmuted: vec!["alr_a".into()], ..commit(vec![]) }).await.unwrap();
-    assert!(store.load(&prod(), Wanted::default()).await.unwrap().muted.is_empty());
+    store.commit(Commit { unmuted: vec![muted[0].key()], ..commit(vec![]) }).await.unwrap();
+    assert_eq!(store.load(&prod(), Wanted::default()).await.unwrap().muted, muted[1..], "each job's part by itself");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Telling what is held: messages that wait for their group, or for the receiver's rate, put into digests when they are due.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,10 +99,12 @@ impl Agent {
         if !self.lanes.contains_key(receiver) {
             return Ok(());
         }
-        let recent = self.pacing(std::iter::once(receiver), now).await?.recent.get(receiver).copied().unwrap_or(0);
+        let pacing = self.pacing(std::iter::once(receiver), now).await?;
+        let lately = |counts: &HashMap<ReceiverName, usize>| counts.get(receiver).copied().unwrap_or(0);
+        let (recent, made) = (lately(&pacing.recent), lately(&pacing.digests));
         let left = self
             .rate(receiver)
-            .map_or(DIGESTS_MAX, |rate| digests(rate, rate.count.saturating_sub(recent)).min(DIGESTS_MAX));
+            .map_or(DIGESTS_MAX, |rate| digests(rate, rate.count.saturating_sub(recent), made).min(DIGESTS_MAX));
         if left == 0 {
             return Ok(());
         }

@@ -103,8 +103,8 @@ impl Alert {
     }
 }
 
-/// A finding that nobody was told of, because a silence or the hours of a rule forbade it. When they no longer do, it is
-/// told if it still stands.
+/// A job's part in a finding that nobody was told of, because a silence or the hours of a rule forbade it. When they no
+/// longer do, the finding is told if it still stands: of the newest job for which it does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Muted {
     /// The finding.
@@ -115,6 +115,13 @@ pub struct Muted {
     pub transition: std::sync::Arc<super::transition::Transition>,
     /// What forbade it, in words.
     pub by: String,
+}
+
+impl Muted {
+    /// Which finding, and which job's part in it.
+    pub fn key(&self) -> (AlertId, JobId) {
+        (self.alert.clone(), self.transition.job.id.clone())
+    }
 }
 
 /// An operator's order that some things are not told for a while.

@@ -46,6 +46,8 @@ pub struct Sight {
 pub struct Pacing {
     /// Messages that were decided within the time of a receiver's rate.
     pub recent: HashMap<ReceiverName, usize>,
+    /// How many of them were digests.
+    pub digests: HashMap<ReceiverName, usize>,
     /// When what is held about a job will be told: whatever follows it waits as well.
     pub held: HashMap<(ReceiverName, Lane), Timestamp>,
     /// Groups that gather.

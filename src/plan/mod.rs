@@ -11,7 +11,7 @@ use crate::model::alert::{Alert, Fate, Muted};
 use crate::model::delivery::Owed;
 use crate::model::listing::{Fault, FaultKind, Listing, Point};
 use crate::model::memory::{Memory, Sight};
-use crate::model::name::{AlertId, RuleId};
+use crate::model::name::{AlertId, JobId, RuleId};
 use crate::model::notification::SourceFacts;
 use crate::model::snapshot::Change;
 use crate::model::time::Timestamp;
@@ -74,10 +74,10 @@ pub struct Plan {
     pub unreadable: usize,
     /// Findings of rules to write.
     pub alerts: Vec<Alert>,
-    /// Findings that nobody may be told of now.
+    /// Findings that nobody may be told of now, by the jobs they are about.
     pub muted: Vec<Muted>,
-    /// Findings that are no longer kept as muted.
-    pub unmuted: Vec<AlertId>,
+    /// Those that are no longer kept as muted.
+    pub unmuted: Vec<(AlertId, JobId)>,
     /// What is to be remembered of the source's visibility.
     pub sight: Sight,
     /// What came of each match, for whoever asks why.
@@ -109,7 +109,7 @@ pub fn plan(input: Input<'_>) -> Plan {
     let come = difference.changes.iter().filter(|change| !was(change) && !change.known.gone).count();
     let left = difference.changes.iter().filter(|change| was(change) && change.known.gone).count();
     let jobs = (living + come).saturating_sub(left);
-    let unmuted = decision.muted.iter().filter(|(_, muted)| muted.is_none()).map(|(id, _)| id.clone()).collect();
+    let unmuted = decision.muted.iter().filter(|(_, muted)| muted.is_none()).map(|(key, _)| key.clone()).collect();
     Plan {
         source: Arc::clone(source),
         at: now,
@@ -140,7 +140,8 @@ impl Plan {
             memory.alerts.insert(alert.id.clone(), alert);
         }
         memory.muted.retain(|muted| {
-            !self.unmuted.contains(&muted.alert) && !self.muted.iter().any(|newer| newer.alert == muted.alert)
+            let key = muted.key();
+            !self.unmuted.contains(&key) && !self.muted.iter().any(|newer| newer.key() == key)
         });
         memory.muted.extend(self.muted.iter().cloned());
         memory.recent.extend(self.difference.transitions().cloned());

@@ -21,7 +21,7 @@ pub const DIGEST_MAX: usize = 1_000;
 /// Of a receiver's rate, this share (in tenths) is for single notifications once there are too many of them; the rest is
 /// left for digests.
 const SINGLE_TENTHS: usize = 7;
-/// Of a receiver's rate, this share (in tenths) is never used for digests: the first of a new cause finds room.
+/// Of a receiver's rate, this share (in tenths) is not used for digests: the first of a new cause finds room.
 const RESERVED_TENTHS: usize = 2;
 /// A group that never stops remembers no more classes than this; those beyond it wait like any other.
 const CLASSES_MAX: usize = 100;
@@ -92,10 +92,14 @@ pub fn pace(owed: Vec<Owed>, pacing: &Pacing, rate: &dyn Fn(&ReceiverName) -> Op
         }
         single.entry(owed.receiver.clone()).or_default().push((at, owed));
     }
+    // A stream of single ones would else take whatever room there is from what waits.
+    let waiting: HashSet<&ReceiverName> =
+        pacing.held.iter().filter(|(_, due)| **due <= now).map(|((receiver, _), _)| receiver).collect();
     for receiver in order {
         let notifications = single.remove(&receiver).unwrap_or_default();
         let left = rate(&receiver)
             .map_or(usize::MAX, |rate| rate.count.saturating_sub(pacing.recent.get(&receiver).copied().unwrap_or(0)));
+        let left = left.saturating_sub(usize::from(waiting.contains(&receiver)));
         hold.extend(paced.brake(notifications, left).into_iter().map(|(at, owed)| (at, (owed, String::new(), now))));
     }
     // As they were decided, whatever holds them: those about one job are told in that order.
@@ -169,9 +173,14 @@ fn firsts(notifications: &[(usize, Owed)], max: usize) -> HashSet<usize> {
     found.into_iter().take(max).map(|(_, at)| at).collect()
 }
 
-/// How many digests may be made now when `left` more messages are allowed: some are left for causes that are yet to come.
-pub fn digests(rate: Rate, left: usize) -> usize {
-    left.saturating_sub(rate.count * RESERVED_TENTHS / 10)
+/// How many digests may be made now when `left` more messages are allowed, and so many were made lately: some are left for
+/// causes that are yet to come. But one is always made if there was none, so that what is held does not wait for ever.
+pub fn digests(rate: Rate, left: usize, lately: usize) -> usize {
+    let spare = left.saturating_sub(rate.count * RESERVED_TENTHS / 10);
+    match lately {
+        0 => spare.max(left.min(1)),
+        _ => spare,
+    }
 }
 
 /// Puts what is held and due into digests: those of one receiver, in the order they were held. Whatever has no room in

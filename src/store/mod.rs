@@ -89,10 +89,10 @@ pub struct Commit {
     pub held: Vec<Held>,
     /// Groups that gather.
     pub groups: Vec<(ReceiverName, String, Opened)>,
-    /// Findings that nobody may be told of now, and those that are no longer kept as such.
+    /// Findings that nobody may be told of now, by the jobs they are about, and those that are no longer kept as such.
     pub muted: Vec<Muted>,
     /// See [`Commit::muted`].
-    pub unmuted: Vec<AlertId>,
+    pub unmuted: Vec<(AlertId, JobId)>,
     /// What came of each match.
     pub fates: Vec<Fate>,
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jobwatch::document::File;
 use jobwatch::model::alert::{FateOutcome, Silence};
 use jobwatch::model::job::Job;
+use jobwatch::model::listing::Point;
 use jobwatch::model::notification::Event;
 use jobwatch::model::time::Timestamp;
 use jobwatch::plan::Plan;
@@ -242,6 +243,46 @@ fn a_silence_keeps_quiet_and_at_its_end_what_still_fails_is_told_once() {
 }
 
 #[test]
+fn of_several_jobs_with_one_finding_the_newest_that_still_stands_is_told_when_a_silence_ends() {
+    let of = |job: Job| Job { kind: Some("CreateInstance".into()), ..job };
+    for (standing, told) in
+        [(["Failed", "Success"], "a: x"), (["Success", "Failed"], "b: y"), (["Failed", "Failed"], "b: y")]
+    {
+        let mut world = World::knowing(&file(&[rule("failed", "{ to = \"Failed\" }", "key = [\"type\"]")]), &[]);
+        silence(&mut world, &["rule=failed"], 60);
+        let (a, b) = (of(failed("a", 1, "x")), of(failed("b", 2, "y")));
+        assert!(told_of(&mut world, &[vec![a.clone()], vec![a.clone(), b.clone()]]).is_empty());
+        let now = |failed: Job, status: &str| {
+            if status == "Failed" { failed } else { of(job(failed.id.as_str(), status, 9)) }
+        };
+        let jobs = vec![now(a, standing[0]), now(b, standing[1])];
+        assert_eq!(told_of(&mut world, &[jobs.clone(), jobs]), [told], "{standing:?}");
+        assert!(world.memory.muted.is_empty());
+    }
+}
+
+#[test]
+fn what_ended_in_a_silence_and_is_gone_at_its_end_is_told_and_what_was_at_work_is_not() {
+    let text = file(&[rule("failed", "{ to = [\"Failed\", \"Running\"] }", "")]);
+    let other = job("c", "Success", 1);
+    let mut world = World::knowing(&text, std::slice::from_ref(&other));
+    silence(&mut world, &["rule=failed"], 3_600);
+    assert!(world.see(&[failed("a", 1, "x"), job("b", "Running", 1), other.clone()]).owed.is_empty());
+    for id in ["a", "b"] {
+        world.points.insert(id.into(), Point::NotFound);
+    }
+    let points = world.points.clone();
+    for _ in 0..3 {
+        world.points = points.clone();
+        world.see(std::slice::from_ref(&other));
+    }
+    assert!(world.memory.snapshot.jobs["a"].gone && world.memory.snapshot.jobs["b"].gone);
+    world.now = world.now.plus(Duration::from_secs(3_600));
+    assert_eq!(titles(&world.see(std::slice::from_ref(&other))), ["a: x"]);
+    assert!(world.memory.muted.is_empty());
+}
+
+#[test]
 fn a_silence_mutes_only_what_all_its_matchers_hold_for() {
     let mut world = World::knowing(&file(&[rule("failed", "{ to = \"Failed\" }", "")]), &[]);
     silence(&mut world, &["rule=failed", "reason=~.*quota.*"], 3_600);
@@ -400,24 +441,23 @@ mod properties {
             let mut last: BTreeMap<String, Timestamp> = BTreeMap::new();
             let mut untold: BTreeMap<String, u64> = BTreeMap::new();
             let mut faults = Vec::new();
-            walk(history, |_, plan| {
+            walk(history, |world, plan| {
                 for fate in plan.fates.iter().filter(|fate| fate.rule.as_str() == "cooled") {
-                    let step = plan.matches.iter().find(|(_, step)| step.id == fate.transition).map(|(_, step)| step);
-                    let Some(key) = step.and_then(|step| step.job.resource_id.clone()) else { continue };
+                    let key = world.memory.snapshot.jobs[&fate.subject].job.resource_id.as_deref().unwrap();
                     if fate.outcome == FateOutcome::HeldBack {
-                        *untold.entry(key.to_string()).or_default() += 1;
+                        *untold.entry(key.to_owned()).or_default() += 1;
                     }
-                }
-                for owed in plan.owed.iter().filter(|owed| owed.receiver.as_str() == "oncall") {
-                    let data = owed.notification.data();
-                    let key = data["job"]["resource_id"].as_str().unwrap().to_owned();
-                    if let Some(before) = last.insert(key.clone(), plan.at)
+                    if fate.outcome != FateOutcome::Told {
+                        continue;
+                    }
+                    if let Some(before) = last.insert(key.to_owned(), plan.at)
                         && plan.at.since(before) < Duration::from_secs(COOLDOWN)
                     {
                         faults.push(format!("{key} was told at {before} and again at {}", plan.at));
                     }
-                    let held_back = data["alert"]["held_back"].as_u64().unwrap();
-                    let expected = untold.remove(&key).unwrap_or_default();
+                    let owed = plan.owed.iter().find(|owed| Some(&owed.id) == fate.delivery.as_ref()).unwrap();
+                    let held_back = owed.notification.data()["alert"]["held_back"].as_u64().unwrap();
+                    let expected = untold.remove(key).unwrap_or_default();
                     if held_back != expected {
                         faults.push(format!("{key}: {held_back} held back, and {expected} were"));
                     }

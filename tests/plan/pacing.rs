@@ -1,11 +1,12 @@
 //! How fast receivers are told: what is sent, what is held, and that neither order nor clock loses any of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jobwatch::model::delivery::Owed;
+use jobwatch::model::delivery::{Lane, Owed};
 use jobwatch::model::memory::Pacing;
 use jobwatch::model::time::Timestamp;
-use jobwatch::plan::{Rate, pace};
+use jobwatch::plan::{Rate, digests, pace};
 
 use crate::world::*;
 
@@ -59,4 +60,38 @@ fn a_group_from_before_the_clock_was_set_back_gathers_no_longer() {
     let yesterday = plan.at.minus(Duration::from_secs(86_400));
     let paced = pace(plan.owed, &pacing, &|_| None, yesterday);
     assert_eq!(lanes(paced.send.iter()), [("b", "b: job unseen → Success")]);
+}
+
+#[test]
+fn a_stream_that_never_falls_below_the_rate_keeps_nothing_waiting_for_ever() {
+    for count in [1, 2, 5, 10, 20] {
+        let rate = Rate { count, per: Duration::from_secs(60) };
+        let mut world = World::knowing(TELL_FAILURES, &[]);
+        let (mut jobs, mut sent, mut made) = (Vec::new(), Vec::<Timestamp>::new(), Vec::<Timestamp>::new());
+        let mut held: BTreeMap<String, Timestamp> = BTreeMap::new();
+        let mut longest = Duration::ZERO;
+        // Three times as many as the receiver may get, one after the other, as from many sources.
+        for n in 0..count * 30 {
+            jobs.push(failed(&format!("j{n}"), u32::try_from(n).unwrap(), "x"));
+            let owed = world.see(&jobs).owed;
+            let now = START.plus(Duration::from_secs(20) * u32::try_from(n).unwrap() / u32::try_from(count).unwrap());
+            [&mut sent, &mut made].into_iter().for_each(|times| times.retain(|at| now.since(*at) < rate.per));
+            if let Some(oldest) = held.values().min() {
+                longest = longest.max(now.since(*oldest));
+                if digests(rate, count.saturating_sub(sent.len()), made.len()) > 0 {
+                    sent.push(now);
+                    made.push(now);
+                    held.clear();
+                }
+            }
+            let mut pacing = Pacing { recent: [("oncall".into(), sent.len())].into(), ..Pacing::default() };
+            let lane = |subject: &String| Lane { source: Some("prod".into()), subject: subject.as_str().into() };
+            pacing.held = held.iter().map(|(job, due)| (("oncall".into(), lane(job)), *due)).collect();
+            let paced = pace(owed, &pacing, &|_| Some(rate), now);
+            sent.extend(paced.send.iter().map(|_| now));
+            held.extend(paced.hold.into_iter().map(|(owed, _, due)| (owed.lane.subject.to_string(), due)));
+            assert!(sent.len() <= count, "no more than the rate allows");
+        }
+        assert!(longest <= 2 * rate.per, "{count}: {longest:?}");
+    }
 }

@@ -13,6 +13,7 @@ use jobwatch::model::index::Index;
 use jobwatch::model::job::{Job, Status};
 use jobwatch::model::listing::{Fault, FaultKind, Listing};
 use jobwatch::model::memory::Memory;
+use jobwatch::model::name::JobId;
 use jobwatch::model::notification::SourceFacts;
 use jobwatch::model::time::Timestamp;
 use jobwatch::plan::{Input, Plan, SelfWatch, View, lookout, plan};
@@ -119,9 +120,10 @@ pub(crate) fn indexed(memory: &Memory, listing: &Listing, rules: &RuleSet) -> (M
     rows.jobs.retain(|job| index.is_news(job));
     let unlisted = if matches!(listing, Listing::Complete(_)) { index.unlisted(&rows.listed) } else { HashSet::new() };
     let mut small = memory.clone();
-    // What a store gives a rule that measures time.
+    // What a store gives a rule that measures time, and to tell whether what was muted still stands.
     small.timed = memory.snapshot.jobs.clone();
-    small.timed.retain(|_, known| !known.gone);
+    let is_muted = |id: &JobId| memory.muted.iter().any(|muted| muted.transition.job.id == *id);
+    small.timed.retain(|id, known| !known.gone || is_muted(id));
     // And the findings that it gives: about jobs that are loaded, by what rules say a job belongs to, by resource.
     let class = |job: &Job| job.reason.as_deref().map(reason_class).unwrap_or_default();
     let source = "prod".into();

@@ -158,7 +158,9 @@ impl<'a> Decision<'a> {
                     self.over(rule, step, class, &alert, &told.receiver);
                     said.push(one);
                 }
-                self.muted.insert(alert.id.clone(), None);
+                for muted in self.hushed.get(&alert.id).into_iter().flatten() {
+                    self.muted.insert(muted.key(), None);
+                }
                 self.alerts.insert(alert.id.clone(), alert);
             }
         }

@@ -36,12 +36,14 @@ pub(super) struct Decision<'a> {
     rules: &'a RuleSet,
     now: Timestamp,
     hushes: Vec<Hush>,
+    /// What was muted before, by finding.
+    hushed: HashMap<&'a AlertId, Vec<&'a Muted>>,
     /// Findings that can be over through a step of this job, or of a job on this resource.
     open: HashMap<(Scope, Box<str>), Vec<AlertId>>,
     tally: Tally,
     classes: Classes,
     pub(super) alerts: BTreeMap<AlertId, Alert>,
-    pub(super) muted: BTreeMap<AlertId, Option<Muted>>,
+    pub(super) muted: BTreeMap<(AlertId, JobId), Option<Muted>>,
     pub(super) owed: Vec<Owed>,
     pub(super) fates: Vec<Fate>,
     pub(super) faults: Vec<String>,
@@ -82,6 +84,7 @@ impl<'a> Decision<'a> {
             rules,
             now,
             hushes,
+            hushed: HashMap::new(),
             open: HashMap::new(),
             tally: Tally::default(),
             classes: Classes::default(),
@@ -92,6 +95,9 @@ impl<'a> Decision<'a> {
             faults: Vec::new(),
             matches: Vec::new(),
         };
+        for muted in &before.muted {
+            decision.hushed.entry(&muted.alert).or_default().push(muted);
+        }
         let mut known: Vec<&Alert> = before.alerts.values().collect();
         known.sort_by(|a, b| a.id.cmp(&b.id));
         known.into_iter().for_each(|alert| decision.index(alert));

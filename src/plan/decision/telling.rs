@@ -1,6 +1,7 @@
 //! Telling receivers of findings: what forbids it, what holds it back, and what is said.
 
 use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use super::{Decision, Hit};
 use crate::diff::Difference;
 use crate::model::alert::{Alert, FateOutcome, Muted, Told};
 use crate::model::delivery::{Lane, Owed, Pace};
-use crate::model::name::{DeliveryId, ReceiverName, RuleId, derive};
+use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, derive};
 use crate::model::notification::{Event, JobTopic, Notification, Topic};
+use crate::model::snapshot::Known;
 use crate::model::text::line;
 use crate::model::time::span;
 use crate::model::transition::{State, Transition};
@@ -23,11 +25,14 @@ impl<'a> Decision<'a> {
             if let Some(by) = self.forbidden(hit.rule, facts) {
                 self.fate(hit.rule, step, None, FateOutcome::Muted, None, by.clone());
                 let (alert, rule) = (hit.alert.clone(), hit.rule.id().clone());
-                self.muted.insert(alert.clone(), Some(Muted { alert, rule, transition: Arc::clone(step), by }));
+                let muted = Muted { alert, rule, transition: Arc::clone(step), by };
+                self.muted.insert(muted.key(), Some(muted));
                 continue;
             }
-            if self.before.muted.iter().any(|muted| muted.alert == hit.alert) {
-                self.muted.insert(hit.alert.clone(), None);
+            for muted in self.hushed.get(&hit.alert).into_iter().flatten() {
+                if muted.transition.job.id == step.job.id {
+                    self.muted.insert(muted.key(), None);
+                }
             }
             for receiver in &hit.rule.notify {
                 if self.holds_back(hit, receiver, step) {
@@ -229,35 +234,44 @@ impl<'a> Decision<'a> {
         });
     }
 
-    /// What was muted and no longer is: told if it still stands.
+    /// What was muted and no longer is: told if it still stands, in the order it was seen. Of several jobs with one finding,
+    /// the newest speaks.
     pub(super) fn unmute(&mut self, difference: &Difference) {
-        let before = self.before;
-        for muted in &before.muted {
-            if self.muted.contains_key(&muted.alert) || self.alerts.contains_key(&muted.alert) {
+        let (before, rules) = (self.before, self.rules);
+        if before.muted.is_empty() {
+            return;
+        }
+        let changes: HashMap<&JobId, &Known> =
+            difference.changes.iter().map(|change| (&change.known.job.id, &change.known)).collect();
+        let mut speaking: Vec<(&'a Rule, &'a Muted)> = Vec::new();
+        let mut heard: HashSet<&AlertId> = HashSet::new();
+        for muted in before.muted.iter().rev() {
+            if self.muted.contains_key(&muted.key()) {
                 continue;
             }
-            let step = &muted.transition;
-            let id = &step.job.id;
-            let change =
-                difference.changes.iter().find(|change| change.known.job.id == *id).map(|change| &change.known);
-            let known = change.or_else(|| before.snapshot.jobs.get(id)).or_else(|| before.timed.get(id));
-            let stands = match (&step.to, known) {
-                (State::Gone, known) => known.is_none_or(|known| known.gone),
-                (State::Is(status), Some(known)) => !known.gone && known.job.status == *status,
-                (State::Is(_) | State::Unseen, _) => false,
-            };
-            let rule = self.rules.rules.iter().find(|rule| *rule.id() == muted.rule);
+            let job = &*muted.transition.job;
+            let known = changes.get(&job.id).copied();
+            let known = known.or_else(|| before.snapshot.jobs.get(&job.id)).or_else(|| before.timed.get(&job.id));
+            let rule = rules.rules.iter().find(|rule| *rule.id() == muted.rule);
             let over = self.alert(&muted.alert).is_none_or(|alert| alert.resolved);
-            let (Some(rule), true, false) = (rule, stands, over) else {
-                self.muted.insert(muted.alert.clone(), None);
+            let (Some(rule), true, false) = (rule, stands(&muted.transition, known), over) else {
+                self.muted.insert(muted.key(), None);
                 continue;
             };
-            let class = self.classes.of(&step.job);
-            let facts = Facts { job: &step.job, reason_class: &class, source: &self.source.name, now: self.now };
+            let class = self.classes.of(job);
+            let facts = Facts { job, reason_class: &class, source: &self.source.name, now: self.now };
             if self.forbidden(rule, &facts).is_none() {
-                self.muted.insert(muted.alert.clone(), None);
-                self.speak(vec![Hit { rule, alert: muted.alert.clone() }], step, &facts);
+                self.muted.insert(muted.key(), None);
+                if heard.insert(&muted.alert) {
+                    speaking.push((rule, muted));
+                }
             }
+        }
+        for (rule, muted) in speaking.into_iter().rev() {
+            let class = self.classes.of(&muted.transition.job);
+            let job = &muted.transition.job;
+            let facts = Facts { job, reason_class: &class, source: &self.source.name, now: self.now };
+            self.speak(vec![Hit { rule, alert: muted.alert.clone() }], &muted.transition, &facts);
         }
     }
 
@@ -268,6 +282,15 @@ impl<'a> Decision<'a> {
             return Some(format!("silence {} by {}: {}", silence.id, silence.author, silence.comment));
         }
         rule.asleep(self.now).map(|window| format!("window {} is closed", window.name))
+    }
+}
+
+/// Whether a job is still where a step brought it. One that has ended and is gone is where it ended.
+fn stands(step: &Transition, known: Option<&Known>) -> bool {
+    match (&step.to, known) {
+        (State::Gone, known) => known.is_none_or(|known| known.gone),
+        (State::Is(status), Some(known)) => known.job.status == *status && (!known.gone || status.is_final()),
+        (State::Is(_) | State::Unseen, _) => false,
     }
 }
 

@@ -3,7 +3,6 @@
 ALTER TABLE alert ADD COLUMN resource TEXT;
 ALTER TABLE alert ADD COLUMN resolved INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX alert_by_resource ON alert (source, resource) WHERE resource IS NOT NULL;
-CREATE INDEX alert_by_rule ON alert (source, rule);
 
 -- Who was told of a finding, where that matters: for a cooldown, and to tell of its end. Whether and when it was delivered
 -- stands in the outbox.
@@ -18,9 +17,10 @@ CREATE TABLE told (
 ) WITHOUT ROWID;
 CREATE INDEX told_by_delivery ON told (delivery);
 
--- Findings that nobody was told of, because a silence or the hours of a rule forbade it. The step as in `transition`.
+-- Findings that nobody was told of, because a silence or the hours of a rule forbade it: each job's part. The step as in
+-- `transition`.
 CREATE TABLE muted (
-    alert       TEXT PRIMARY KEY,
+    alert       TEXT NOT NULL,
     rule        TEXT NOT NULL,
     by          TEXT NOT NULL,
     id          TEXT NOT NULL,
@@ -33,7 +33,8 @@ CREATE TABLE muted (
     seen_at     INTEGER NOT NULL,
     skipped     TEXT NOT NULL,
     late        INTEGER NOT NULL,
-    job         TEXT NOT NULL
+    job         TEXT NOT NULL,
+    PRIMARY KEY (alert, job_id)
 ) WITHOUT ROWID;
 CREATE INDEX muted_by_source ON muted (source);
 

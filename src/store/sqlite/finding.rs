@@ -39,7 +39,8 @@ pub(super) fn alerts(
         .query_map(values, alert)?
         .collect::<rusqlite::Result<_>>()?;
     let mut told = connection.prepare_cached(
-        "SELECT t.*, d.state, d.ended_at FROM told AS t LEFT JOIN delivery AS d ON d.id = t.delivery
+        "SELECT t.*, d.state, d.ended_at, EXISTS (SELECT 1 FROM held AS h WHERE h.id = t.delivery) AS held
+         FROM told AS t LEFT JOIN delivery AS d ON d.id = t.delivery
          WHERE t.alert = ?1 AND d.state IS NOT 'dead' ORDER BY t.receiver",
     )?;
     for alert in &mut found {
@@ -48,7 +49,8 @@ pub(super) fn alerts(
             let delivered_at = match row.get::<_, Option<String>>("state")?.as_deref() {
                 Some("delivered") => time(row, "ended_at")?,
                 Some(_) => None,
-                // Held, or long ago and forgotten: counted from when it was decided.
+                None if row.get("held")? => None,
+                // Long ago and forgotten: counted from when it was decided.
                 None => Some(at),
             };
             Ok(Told {
@@ -107,7 +109,7 @@ pub(super) fn write_alert(connection: &Connection, alert: &Alert) -> rusqlite::R
 
 pub(super) fn muted(connection: &Connection, source: &SourceName) -> rusqlite::Result<Vec<Muted>> {
     connection
-        .prepare_cached("SELECT * FROM muted WHERE source = ?1 ORDER BY seen_at, alert")?
+        .prepare_cached("SELECT * FROM muted WHERE source = ?1 ORDER BY seen_at, alert, job_id")?
         .query_map([source.as_str()], |row| {
             Ok(Muted {
                 alert: AlertId::from(row.get::<_, String>("alert")?),
@@ -119,9 +121,15 @@ pub(super) fn muted(connection: &Connection, source: &SourceName) -> rusqlite::R
         .collect()
 }
 
-pub(super) fn write_muted(connection: &Connection, muted: &[Muted], unmuted: &[AlertId]) -> rusqlite::Result<()> {
-    for alert in unmuted {
-        connection.prepare_cached("DELETE FROM muted WHERE alert = ?1")?.execute([alert.as_str()])?;
+pub(super) fn write_muted(
+    connection: &Connection,
+    muted: &[Muted],
+    unmuted: &[(AlertId, JobId)],
+) -> rusqlite::Result<()> {
+    for (alert, job) in unmuted {
+        connection
+            .prepare_cached("DELETE FROM muted WHERE alert = ?1 AND job_id = ?2")?
+            .execute([alert.as_str(), job.as_str()])?;
     }
     for Muted { alert, rule, transition, by } in muted {
         let columns = step_columns(transition);

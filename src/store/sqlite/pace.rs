@@ -30,7 +30,7 @@ pub(super) fn pacing(
     let mut pacing = Pacing::default();
     // The agent's own affairs have no source and do not count; a digest has none either, and does.
     let mut recent = connection.prepare_cached(
-        "SELECT count(*) FROM delivery WHERE receiver = ?1 AND created_at > ?2 AND created_at <= ?3 + 60000000
+        "SELECT count(*), count(iif(source = '', 1, NULL)) FROM delivery WHERE receiver = ?1 AND created_at > ?2 AND created_at <= ?3 + 60000000
          AND (source != '' OR subject LIKE 'digest/%')",
     )?;
     let mut held = connection.prepare_cached(&format!(
@@ -38,9 +38,10 @@ pub(super) fn pacing(
     ))?;
     let mut groups = connection.prepare_cached("SELECT * FROM gathering WHERE receiver = ?1 AND until > ?2")?;
     for (receiver, since) in receivers {
-        let count: i64 =
-            recent.query_row(params![receiver.as_str(), since.micros(), now.micros()], |row| row.get(0))?;
+        let lately = params![receiver.as_str(), since.micros(), now.micros()];
+        let (count, digests): (i64, i64) = recent.query_row(lately, |row| Ok((row.get(0)?, row.get(1)?)))?;
         pacing.recent.insert(receiver.clone(), usize::try_from(count).unwrap_or(0));
+        pacing.digests.insert(receiver.clone(), usize::try_from(digests).unwrap_or(0));
         for row in
             held.query_map(params![receiver.as_str(), now.micros()], |row| Ok((lane(row)?, instant(row, "due_at")?)))?
         {
