@@ -12,11 +12,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::parts::{Parts, Unit, fitted};
+use super::parts::{Parts, Unit, backslashed, fitted, linked};
 use super::post::{Meaning, Medium, Posting, Reply, door, receiver};
 use super::{Common, Kind, Receiver};
 use crate::document::Table;
 use crate::document::schema::{secret, table};
+use crate::http::Url;
 use crate::model::delivery::Owed;
 
 pub(super) const KIND: Kind = Kind {
@@ -36,10 +37,13 @@ secret = { credential = "dingtalk-secret" }
 
 /// Bytes of the whole body.
 const BODY_MAX: usize = 20_000;
-/// Bytes of a text in it.
-const TEXT_MAX: usize = 16_000;
+/// Bytes of a text in it, as it stands in JSON.
+const TEXT_MAX: usize = 16_500;
 /// Who is too fast is shut out for ten minutes.
 const SHUT_OUT: Duration = Duration::from_secs(600);
+
+/// In every message, for robots that ask for a keyword.
+const KEYWORD: &str = "jobwatch";
 
 #[derive(Debug)]
 struct DingTalk {
@@ -54,7 +58,10 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
 }
 
 fn schema() -> Value {
-    let url = secret("The robot's address with its token, https://oapi.dingtalk.com/robot/send?access_token=…");
+    let url = secret(
+        "The robot's address with its token, https://oapi.dingtalk.com/robot/send?access_token=… A keyword that is in every \
+         message: jobwatch.",
+    );
     let key = secret("The robot's signing secret, SEC…, where its security setting is a signature.");
     table("", &["url"], [("url", url), ("secret", key)])
 }
@@ -66,9 +73,7 @@ impl Medium for DingTalk {
 
     fn complete(&self, posting: &mut Posting<'_>) -> Result<(), String> {
         if let Some(secret) = &self.secret {
-            let millis = posting.now.micros() / 1_000;
-            let sign = sign(secret, millis);
-            posting.url.query_pairs_mut().append_pair("timestamp", &millis.to_string()).append_pair("sign", &sign);
+            add_signature(&mut posting.url, secret, posting.now.micros() / 1_000);
         }
         Ok(())
     }
@@ -99,31 +104,28 @@ fn message(parts: &Parts) -> Value {
         text += &format!("> {}\n\n", escaped(reason));
     }
     if !body.is_empty() {
-        text += &format!("{}\n\n", escaped(body).replace('\n', "  \n"));
+        text += &format!("{}\n\n", escaped(body));
     }
     for (name, value) in parts.short_facts() {
         text += &format!("- **{name}** {}\n", escaped(value));
     }
     if let Some(link) = runbook {
-        text += &format!("\n[Runbook]({link})\n");
+        text += &format!("\n[Runbook]({})\n", linked(link));
     }
+    text += &format!("\n{KEYWORD}\n");
     json!({ "msgtype": "markdown", "markdown": { "title": format!("{state}: {title}"), "text": text }, "at": { "isAtAll": false } })
 }
 
 /// Marks of Markdown are written so that they are read as they stand; an `@` calls nobody.
 fn escaped(text: &str) -> String {
-    fitted(text, TEXT_MAX, Unit::Bytes, |text| {
-        let mut escaped = String::with_capacity(text.len());
-        for c in text.chars() {
-            match c {
-                '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '!' | '>' => escaped.extend(['\\', c]),
-                '<' => escaped.push_str("&lt;"),
-                '@' => escaped.push('＠'),
-                _ => escaped.push(c),
-            }
-        }
-        escaped
+    fitted(text, TEXT_MAX, Unit::Json, |text| {
+        backslashed(text, "\\`*_[]()#!>").replace('<', "&lt;").replace('@', "＠").replace('\n', "  \n")
     })
+}
+
+fn add_signature(url: &mut Url, secret: &SecretString, millis: i64) {
+    let sign = sign(secret, millis);
+    url.query_pairs_mut().append_pair("timestamp", &millis.to_string()).append_pair("sign", &sign);
 }
 
 /// HMAC-SHA256 of `timestamp LF secret` under the secret, in base64.
@@ -132,4 +134,27 @@ fn sign(secret: &SecretString, millis: i64) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of every length");
     mac.update(format!("{millis}\n{secret}").as_bytes());
     STANDARD.encode(mac.finalize().into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sign;
+    use secrecy::SecretString;
+    use serde_json::Value;
+
+    #[test]
+    fn every_vector_is_signed_byte_for_byte_and_safe_in_a_query() {
+        let vectors: Value = serde_json::from_str(include_str!("../../tests/fixtures/robot-signatures.json")).unwrap();
+        let vectors = vectors["dingtalk"]["vectors"].as_array().unwrap();
+        assert_eq!(vectors.len(), 5);
+        for vector in vectors {
+            let text = |name: &str| vector[name].as_str().unwrap();
+            let millis = text("timestamp_ms").parse().unwrap();
+            let secret = SecretString::from(text("secret"));
+            assert_eq!(sign(&secret, millis), text("sign_base64"), "{}", text("name"));
+            let mut url = text("webhook").parse().unwrap();
+            super::add_signature(&mut url, &secret, millis);
+            assert_eq!(url.as_str(), text("signed_url"));
+        }
+    }
 }

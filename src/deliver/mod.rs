@@ -5,13 +5,17 @@
 //! When to try again, in what order and for how long is not its business. A new kind is a file here and a line in [`KINDS`].
 
 mod dingtalk;
+mod discord;
 mod email;
+mod feishu;
 mod pagerduty;
 mod parts;
 mod post;
 mod sign;
 mod slack;
+mod teams;
 mod webhook;
+mod wecom;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +32,17 @@ use crate::model::text::line;
 use crate::model::time::Timestamp;
 
 /// Every receiver kind: what `kind = "…"` may say.
-pub const KINDS: &[Kind] = &[webhook::KIND, email::KIND, slack::KIND, pagerduty::KIND, dingtalk::KIND];
+pub const KINDS: &[Kind] = &[
+    webhook::KIND,
+    email::KIND,
+    slack::KIND,
+    pagerduty::KIND,
+    discord::KIND,
+    teams::KIND,
+    dingtalk::KIND,
+    feishu::KIND,
+    wecom::KIND,
+];
 
 /// One kind of receiver.
 #[derive(Debug)]

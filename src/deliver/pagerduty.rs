@@ -70,6 +70,10 @@ impl Medium for PagerDuty {
         Ok(())
     }
 
+    fn secrets(&self) -> Vec<&SecretString> {
+        vec![&self.routing_key]
+    }
+
     fn judge(&self, reply: &Reply) -> Meaning {
         match reply.status {
             202 => Meaning::Accepted,

@@ -1,6 +1,8 @@
 //! What a message for people is made of, the same for every medium: a state, a title, the reason, facts, a link. A medium
 //! escapes each piece for itself.
 
+use std::borrow::Cow;
+
 use crate::deliver::tame;
 use crate::model::alert::Severity;
 use crate::model::delivery::Owed;
@@ -115,28 +117,68 @@ pub(super) enum Unit {
     Characters,
     /// Of UTF-8.
     Bytes,
+    /// Of UTF-8, as they stand in a JSON string.
+    Json,
 }
 
-/// A text as a medium escapes it, at most `max` long after that. It is cut before it is escaped, so that no escape and no
-/// character is parted.
+impl Unit {
+    fn length(self, text: &str) -> usize {
+        match self {
+            Self::Characters => text.chars().count(),
+            Self::Bytes => text.len(),
+            Self::Json => text.len() + text.matches(['"', '\\', '\n', '\t']).count(),
+        }
+    }
+}
+
+/// A text as a medium escapes it, at most `max` long after that. Where escapes leave no room, its marks are made blanks, so
+/// that its words stay. It is cut before it is escaped, so that no escape and no character is parted.
 pub(super) fn fitted(text: &str, max: usize, unit: Unit, escape: impl Fn(&str) -> String) -> String {
-    let length = |text: &str| match unit {
-        Unit::Characters => text.chars().count(),
-        Unit::Bytes => text.len(),
-    };
+    // As much as can fit, whatever the escapes: a longer text is not escaped in vain.
+    let taken = taken(text, max, unit);
+    let escaped = escape(&taken);
+    if unit.length(&escaped) <= max {
+        return escaped;
+    }
+    let bare = taken.replace(is_mark, " ");
     let mut room = max;
     loop {
-        let taken = match unit {
-            Unit::Characters if length(text) > room => shorten(text, room.saturating_sub(1)),
-            Unit::Characters => text.into(),
-            Unit::Bytes => cut(text, room),
-        };
-        let escaped = escape(&taken);
-        if length(&escaped) <= max || room == 0 {
+        let escaped = escape(&self::taken(&bare, room, unit));
+        if unit.length(&escaped) <= max || room == 0 {
             return escaped;
         }
         room = room * 3 / 4;
     }
+}
+
+fn taken(text: &str, room: usize, unit: Unit) -> Cow<'_, str> {
+    match unit {
+        Unit::Characters if unit.length(text) > room => shorten(text, room.saturating_sub(1)),
+        Unit::Characters => text.into(),
+        Unit::Bytes | Unit::Json => cut(text, room),
+    }
+}
+
+/// What some medium or JSON writes in more than one character.
+fn is_mark(c: char) -> bool {
+    matches!(c, '\\' | '`' | '*' | '_' | '~' | '|' | '[' | ']' | '(' | ')' | '<' | '>' | '#' | '!' | '&' | '@' | '"')
+}
+
+/// A text with a backslash before each of `marks`, as Markdown reads them as they stand.
+pub(super) fn backslashed(text: &str, marks: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if marks.contains(c) {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+/// A link as it may stand between the parentheses of Markdown's `[…](…)`.
+pub(super) fn linked(link: &str) -> String {
+    link.replace('(', "%28").replace(')', "%29").replace('<', "%3C").replace('>', "%3E")
 }
 
 /// Lines in pieces of at most `max` bytes each; a line that is longer alone is a piece of its own.
@@ -243,4 +285,32 @@ fn job_facts(topic: &JobTopic) -> Vec<(&'static str, String)> {
         ("Runbook", topic.rule.runbook.clone().unwrap_or_default()),
         ("Labels", labels.join(", ")),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Unit, backslashed, fitted, packed};
+
+    #[test]
+    fn a_text_that_its_escapes_make_too_long_keeps_its_words() {
+        let escape = |text: &str| backslashed(text, "_<");
+        assert_eq!(fitted("a_b <c>", 20, Unit::Bytes, escape), "a\\_b \\<c>");
+        assert_eq!(fitted("a_b <c>", 8, Unit::Bytes, escape), "a b  c ");
+        assert_eq!(fitted("a_b\n<c>", 9, Unit::Json, escape), "a b\n c ");
+    }
+
+    #[test]
+    fn a_limit_is_kept_in_its_unit() {
+        let same = ToOwned::to_owned;
+        assert_eq!(fitted("夜间计算失败", 4, Unit::Characters, same), "夜间计…");
+        assert_eq!(fitted("夜间计算失败", 10, Unit::Bytes, same), "夜间…");
+        assert_eq!(fitted("a\n\nb", 4, Unit::Json, same), "…", "a break takes two");
+        let grown = fitted(&"&".repeat(1_000), 100, Unit::Characters, |text| text.replace('&', "&amp;"));
+        assert_eq!(grown.chars().count(), 100);
+    }
+
+    #[test]
+    fn lines_are_packed_whole() {
+        assert_eq!(packed("a\nb\n\nlong line\nc", 4), ["a\nb\n", "long line", "c"]);
+    }
 }

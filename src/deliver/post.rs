@@ -23,6 +23,8 @@ use crate::model::time::Timestamp;
 const ANSWER_MAX: usize = 4 * 1024;
 /// As much of it as people are shown, in characters.
 const SHOWN_MAX: usize = 300;
+/// A part of a URL of so many bytes may be a secret, and is no word.
+const PART_MIN: usize = 12;
 /// `Retry-After` asks for no longer than this, whatever it says.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(6 * 3600);
 
@@ -43,6 +45,11 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
     fn complete(&self, posting: &mut Posting<'_>) -> Result<(), String> {
         let _: &mut Posting<'_> = posting;
         Ok(())
+    }
+
+    /// What [`Medium::complete`] adds and nobody may read, even if the far end repeats it.
+    fn secrets(&self) -> Vec<&SecretString> {
+        Vec::new()
     }
 
     /// What an answer means, where its status alone does not tell.
@@ -192,8 +199,9 @@ impl<M: Medium> Receiver for Post<M> {
             return refused(why);
         }
         let Posting { url, headers, body, .. } = posting;
+        let hidden = hidden(&url, &self.medium.secrets());
         let request = self.door.client.request(Method::POST, url).headers(headers).body(body);
-        judge(&self.medium, self.door.client.send(request, Overlong::Cut).await, now).into()
+        judge(&self.medium, self.door.client.send(request, Overlong::Cut).await, now, &hidden).into()
     }
 
     fn target(&self) -> String {
@@ -201,7 +209,22 @@ impl<M: Medium> Receiver for Post<M> {
     }
 }
 
-fn judge(medium: &impl Medium, answer: Result<Answer, Error>, now: Timestamp) -> Outcome {
+/// What is not shown of an answer: error pages like to name the path that was asked for. The longest first.
+fn hidden(url: &Url, secrets: &[&SecretString]) -> Vec<String> {
+    let query = url.query().unwrap_or_default();
+    let asked = [format!("{}?{query}", url.path()), url.path().to_owned(), query.to_owned()];
+    let values = url.query_pairs().map(|(_, value)| value.into_owned());
+    let parts = url.path().split('/').chain(query.split(['&', '='])).map(ToOwned::to_owned);
+    let secrets = secrets.iter().map(|secret| secret.expose_secret().trim().to_owned());
+    let mut hidden: Vec<String> =
+        parts.chain(values).filter(|part| part.len() >= PART_MIN).chain(asked).chain(secrets).collect();
+    // Too short to be a secret, and anywhere in a text.
+    hidden.retain(|text| text.len() > 1);
+    hidden.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    hidden
+}
+
+fn judge(medium: &impl Medium, answer: Result<Answer, Error>, now: Timestamp, hidden: &[String]) -> Outcome {
     let answer = match answer {
         Ok(answer) => answer,
         Err(error @ Error::Forbidden(_)) => return Outcome::Refused { why: error.to_string() },
@@ -210,7 +233,8 @@ fn judge(medium: &impl Medium, answer: Result<Answer, Error>, now: Timestamp) ->
         }
     };
     let text = String::from_utf8_lossy(&answer.body).into_owned();
-    let why = match tame(&text, SHOWN_MAX).as_str() {
+    let shown = hidden.iter().fold(text.clone(), |shown, secret| shown.replace(secret.as_str(), "[hidden]"));
+    let why = match tame(&shown, SHOWN_MAX).as_str() {
         "" => format!("HTTP {}", answer.status),
         said => format!("HTTP {}: {said}", answer.status),
     };
@@ -276,7 +300,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_sorted_by_what_to_do_about_it() {
-        let sorted = |status| judge(&Plain, Ok(answer(status, "0")), Timestamp::default()).as_str();
+        let sorted = |status| judge(&Plain, Ok(answer(status, "0")), Timestamp::default(), &[]).as_str();
         for status in [200, 202, 204, 299] {
             assert_eq!(sorted(status), "accepted", "{status}");
         }
@@ -292,7 +316,7 @@ mod tests {
     fn a_kind_may_know_better_than_the_status() {
         let said = |body: &str, retry_after: &str| {
             let answer = Answer { body: body.as_bytes().to_vec(), ..answer(200, retry_after) };
-            judge(&Plain, Ok(answer), Timestamp::default())
+            judge(&Plain, Ok(answer), Timestamp::default(), &[])
         };
         assert_eq!(said("{\"code\":0}", "0"), Outcome::Accepted { note: "HTTP 200: {\"code\":0}".into() });
         assert_eq!(said("{\"code\":1}", "0"), Outcome::Refused { why: "HTTP 200: {\"code\":1}".into() });
@@ -322,7 +346,7 @@ mod tests {
 
     #[test]
     fn what_the_far_end_says_is_shown_on_one_line() {
-        let Outcome::Refused { why } = judge(&Plain, Ok(answer(400, "0")), Timestamp::default()) else {
+        let Outcome::Refused { why } = judge(&Plain, Ok(answer(400, "0")), Timestamp::default(), &[]) else {
             panic!("400 is refused")
         };
         assert_eq!(why, "HTTP 400: <b>no  way</b>");

@@ -45,6 +45,27 @@ const LINK_MAX: usize = 3_000;
 /// Bytes of the whole; far above what the blocks can hold.
 const BODY_MAX: usize = 100_000;
 
+/// Codes that pass by themselves.
+const LATER: &[&str] = &["rollup_error", "rate_limited", "ratelimited"];
+/// Codes that say what is wrong with the message or the channel.
+const REFUSALS: &[&str] = &[
+    "invalid_payload",
+    "no_text",
+    "invalid_blocks",
+    "invalid_blocks_format",
+    "missing_text_or_fallback_or_attachments",
+    "too_many_attachments",
+    "user_not_found",
+    "action_prohibited",
+    "invalid_token",
+    "posting_to_general_channel_denied",
+    "channel_not_found",
+    "no_service",
+    "no_team",
+    "team_disabled",
+    "channel_is_archived",
+];
+
 #[derive(Debug)]
 struct Slack;
 
@@ -64,9 +85,14 @@ impl Medium for Slack {
     }
 
     fn judge(&self, reply: &Reply) -> Meaning {
-        match (reply.status, reply.text.trim()) {
+        let code = reply.text.trim();
+        match (reply.status, code) {
             (200, "ok") => Meaning::Accepted,
-            // A code in the body says what is wrong with the message or the channel, whatever the status.
+            // A code says more than its status: some were seen under another one.
+            _ if LATER.contains(&code) => Meaning::Later(None),
+            _ if REFUSALS.contains(&code) => Meaning::Refused,
+            // Cut off before the code: not delivered, as far as can be told.
+            (200..=299, "") => Meaning::Later(None),
             (200..=299, _) => Meaning::Refused,
             (_, _) => Meaning::AsStatus,
         }
@@ -75,7 +101,7 @@ impl Medium for Slack {
 
 fn message(parts: &Parts) -> Value {
     let Parts { state, title, reason, body, runbook, .. } = parts;
-    let mrkdwn = |text: &str, max: usize| json!({ "type": "mrkdwn", "text": escaped(text, max) });
+    let mrkdwn = |text: &str, max: usize| marked(&escaped(text, max));
     let mut blocks = vec![json!({
         "type": "header", "text": { "type": "plain_text", "emoji": false, "text": shorten(title, HEADER_MAX - 1) },
     })];
@@ -85,7 +111,7 @@ fn message(parts: &Parts) -> Value {
     for text in packed(body, SECTION_MAX / 2).iter().take(SECTIONS_MAX) {
         blocks.push(json!({ "type": "section", "text": mrkdwn(text, SECTION_MAX) }));
     }
-    let fact = |(name, value): (&str, &str)| mrkdwn_raw(&format!("*{name}*\n{}", escaped(value, FIELD_MAX - 100)));
+    let fact = |(name, value): (&str, &str)| marked(&format!("*{name}*\n{}", escaped(value, FIELD_MAX - 100)));
     let facts: Vec<Value> = parts.short_facts().take(FIELDS_MAX).map(fact).collect();
     if !facts.is_empty() {
         blocks.push(json!({ "type": "section", "fields": facts }));
@@ -99,8 +125,9 @@ fn message(parts: &Parts) -> Value {
     json!({ "text": fallback, "unfurl_links": false, "attachments": [{ "color": colour(parts.tone), "blocks": blocks }] })
 }
 
-fn mrkdwn_raw(text: &str) -> Value {
-    json!({ "type": "mrkdwn", "text": text })
+/// `verbatim`: Slack makes no links, channels and mentions of plain words.
+fn marked(text: &str) -> Value {
+    json!({ "type": "mrkdwn", "text": text, "verbatim": true })
 }
 
 /// The three characters that Slack reads as marks: links, mentions, channels.

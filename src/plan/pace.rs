@@ -184,19 +184,23 @@ pub fn digests(rate: Rate, left: usize, lately: usize) -> usize {
 }
 
 /// Puts what is held and due into digests: those of one receiver, in the order they were held. Whatever has no room in
-/// `left` messages stays held. A digest's text is about `text_max` bytes long at most. Of each digest, the positions of what
+/// `left` messages stays held. A digest's text is `text_max` bytes long at most. Of each digest, the positions of what
 /// is in it; one that is alone stays what it was.
 pub fn gather(held: &[Held], left: usize, text_max: usize, now: Timestamp) -> Vec<(Option<Owed>, Vec<usize>)> {
     let mut messages = Vec::new();
     let mut from = 0;
     while from < held.len() && messages.len() < left {
         let (mut bytes, mut text) = (0, 0);
-        let fits = |held: &&Held| {
+        let mut classes = HashSet::new();
+        let fitting = held[from..].iter().take(DIGEST_MAX).take_while(|held| {
             bytes += held.data.to_string().len();
             text += entry_line(held).len();
+            if classes.insert(held.class.as_str()) {
+                text += class_line(DIGEST_MAX, &held.class).len();
+            }
             bytes <= DIGEST_BYTES_MAX && text <= text_max
-        };
-        let count = held[from..].iter().take(DIGEST_MAX).take_while(fits).count().max(1);
+        });
+        let count = fitting.count().max(1);
         let chunk = &held[from..from + count];
         let owed = (count > 1).then(|| digest(chunk, now));
         messages.push((owed, (from..from + count).collect()));
@@ -210,6 +214,15 @@ fn entry_line(held: &Held) -> String {
     let lane = &held.frozen.lane;
     let source = lane.source.as_ref().map_or("", |source| source.as_str());
     format!("  {} [{source} {}]\n", held.frozen.title, line(lane.subject.as_str(), CLASS_MAX))
+}
+
+/// A cause in a digest's text, before its jobs.
+fn class_line(count: usize, class: &str) -> String {
+    format!("{count}× {}\n", class_name(class))
+}
+
+fn class_name(class: &str) -> String {
+    if class.is_empty() { "no reason given".to_owned() } else { line(class, CLASS_MAX) }
 }
 
 /// One message for many, with every job in it by name.
@@ -227,18 +240,17 @@ fn digest(held: &[Held], now: Timestamp) -> Owed {
     }
     // Most first; equal ones as they came.
     classes.sort_by_key(|(_, held)| std::cmp::Reverse(held.len()));
-    let name = |class: &str| if class.is_empty() { "no reason given".to_owned() } else { line(class, CLASS_MAX) };
     let mut named: Vec<String> = classes
         .iter()
         .take(TITLE_CLASSES_MAX)
-        .map(|(class, held)| format!("{}× {}", held.len(), shorten(&name(class), 80)))
+        .map(|(class, held)| format!("{}× {}", held.len(), shorten(&class_name(class), 80)))
         .collect();
     if classes.len() > TITLE_CLASSES_MAX {
         named.push(format!("{} other causes", classes.len() - TITLE_CLASSES_MAX));
     }
     let mut body = String::new();
     for (class, held) in &classes {
-        body += &format!("{}× {}\n", held.len(), name(class));
+        body += &class_line(held.len(), class);
         held.iter().for_each(|held| body += &entry_line(held));
     }
     let tally = match held.iter().map(|held| &held.frozen.lane).collect::<HashSet<_>>().len() {

@@ -12,6 +12,8 @@ pub(crate) enum Says {
     Answer { status: u16, headers: Vec<(String, String)>, body: String },
     /// Nothing, and keeps the connection.
     Nothing,
+    /// What it was asked, the first line and the end, under this status.
+    Echo(u16),
     /// A head with this status, and a body that never ends.
     Endless(u16),
 }
@@ -74,8 +76,17 @@ async fn serve(mut stream: TcpStream, says: Says, kept: Arc<Mutex<Vec<Request>>>
         }
         whole = request(&bytes);
     }
-    kept.lock().unwrap().extend(whole);
+    kept.lock().unwrap().extend(whole.clone());
     match says {
+        Says::Echo(status) => {
+            let Request { head, body } = whole.unwrap();
+            // Little of an answer is shown: the end of the body is where what is added stands.
+            let end = body.chars().count().saturating_sub(120);
+            let line = head.lines().next().unwrap_or_default();
+            let said: String = line.chars().chain(body.chars().skip(end)).collect();
+            let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", said.len());
+            drop(stream.write_all((head + &said).as_bytes()).await);
+        }
         Says::Answer { status, headers, body } => {
             let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
             let length = body.len();

@@ -41,8 +41,14 @@ pub(crate) const ROWS: &[Row] = &[
         kind: "slack",
         table: "url = \"{url}\"\n",
         accepts: (200, "ok"),
-        refuses: &[(200, "invalid_blocks"), (200, ""), (400, "invalid_payload"), (404, "no_service")],
-        later: &[(429, "rate_limited"), (500, "rollup_error")],
+        refuses: &[
+            (200, "invalid_blocks"),
+            (500, "no_text"),
+            (200, "<html>"),
+            (400, "invalid_payload"),
+            (404, "no_service"),
+        ],
+        later: &[(200, ""), (429, "rate_limited"), (500, "rollup_error")],
         bytes_max: 100_000,
         sound: slack,
     },
@@ -54,6 +60,36 @@ pub(crate) const ROWS: &[Row] = &[
         later: &[],
         bytes_max: 512_000,
         sound: pagerduty,
+    },
+    Row {
+        kind: "discord",
+        table: "url = \"{url}\"\n",
+        accepts: (200, "{\"id\":\"1187\",\"type\":0,\"content\":\"\",\"embeds\":["),
+        refuses: &[
+            (200, "<html>"),
+            (400, "{\"message\":\"Invalid Form Body\",\"code\":50035}"),
+            (401, "{\"message\":\"Invalid Webhook Token\",\"code\":50027}"),
+            (404, "{\"message\":\"Unknown Webhook\",\"code\":10015}"),
+        ],
+        later: &[(429, "{\"retry_after\":0.3,\"global\":false}"), (429, "{\"retry_after\":-1}"), (429, "<html>")],
+        bytes_max: 60_000,
+        sound: discord,
+    },
+    Row {
+        kind: "teams",
+        table: "url = \"{url}\"\n",
+        accepts: (202, ""),
+        refuses: &[
+            (200, "<html>"),
+            (200, "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 413"),
+            (400, "{\"error\":{\"code\":\"TriggerInputSchemaMismatch\"}}"),
+        ],
+        later: &[
+            (200, "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 429"),
+            (200, "Microsoft Teams endpoint returned HTTP error 503"),
+        ],
+        bytes_max: 20_000,
+        sound: teams,
     },
     Row {
         kind: "dingtalk",
@@ -72,6 +108,49 @@ pub(crate) const ROWS: &[Row] = &[
         ],
         bytes_max: 20_000,
         sound: dingtalk,
+    },
+    Row {
+        kind: "feishu",
+        table: "url = \"{url}\"\nsecret = \"canary-5f1d9c\"\n",
+        accepts: (200, "{\"code\":0,\"msg\":\"success\",\"data\":{},\"StatusCode\":0,\"StatusMessage\":\"success\"}"),
+        refuses: &[
+            (200, "{\"code\":9499,\"msg\":\"Bad Request\"}"),
+            (200, "{\"code\":19001,\"msg\":\"param invalid: incoming webhook access token invalid\"}"),
+            (200, "{\"code\":19021,\"msg\":\"sign match fail or timestamp is not within one hour from current time\"}"),
+            (200, "{\"code\":19022,\"msg\":\"Ip Not Allowed\"}"),
+            (200, "{\"code\":19024,\"msg\":\"Key Words Not Found\"}"),
+            (200, "{\"code\":0,\"StatusCode\":19002}"),
+            (400, "{\"code\":9499,\"msg\":\"Bad Request\"}"),
+        ],
+        later: &[
+            (200, "{\"code\":11232,\"msg\":\"frequency limited psm[x]\"}"),
+            (400, "{\"code\":11232,\"msg\":\"frequency limited psm[x]\"}"),
+            (200, "{\"code\":9499,\"msg\":\"frequency limited\"}"),
+            (200, "{\"data\":{}}"),
+            (200, "<html>"),
+            (200, ""),
+        ],
+        bytes_max: 19_800,
+        sound: feishu,
+    },
+    Row {
+        kind: "wecom",
+        table: "url = \"{url}\"\n",
+        accepts: (200, "{\"errcode\":0,\"errmsg\":\"ok\"}"),
+        refuses: &[
+            (200, "{\"errcode\":93000,\"errmsg\":\"invalid webhook url\"}"),
+            (200, "{\"errcode\":40058,\"errmsg\":\"markdown.content exceed max length 4096\"}"),
+            (200, "{\"errcode\":40008,\"errmsg\":\"invalid message type\"}"),
+        ],
+        later: &[
+            (200, "{\"errcode\":-1,\"errmsg\":\"system busy\"}"),
+            (200, "{\"errcode\":45009,\"errmsg\":\"api freq out of limit\"}"),
+            (200, "{\"errcode\":45033,\"errmsg\":\"api concurrent out of limit\"}"),
+            (200, "<html>"),
+            (200, ""),
+        ],
+        bytes_max: 10_000,
+        sound: wecom,
     },
 ];
 
@@ -104,6 +183,8 @@ fn slack(body: &str, owed: &Owed) {
     if let Some(reason) = owed.notification.reason().filter(|reason| *reason == "quota 17 exceeded") {
         assert!(texts(&body).contains(&reason), "the reason stands alone");
     }
+    let told: Vec<&str> = blocks.iter().flat_map(texts).collect();
+    tells_reason_first(&told, owed);
 }
 
 fn pagerduty(body: &str, owed: &Owed) {
@@ -120,10 +201,121 @@ fn pagerduty(body: &str, owed: &Owed) {
     }
 }
 
-fn dingtalk(body: &str, _: &Owed) {
+/// Whether a mark stands here that its medium reads: one without a backslash before it.
+fn has_live(text: &str, mark: char) -> bool {
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c == mark {
+            return true;
+        }
+        if c == '\\' {
+            chars.next();
+        }
+    }
+    false
+}
+
+/// What is told of the plain failure: the reason before everything else of it, and where to read on.
+fn tells_reason_first(texts: &[&str], owed: &Owed) {
+    if owed.notification.reason() == Some("quota 17 exceeded") {
+        let at = |part: &str| texts.iter().position(|text| text.contains(part)).unwrap_or_else(|| panic!("no {part}"));
+        assert!(at("prod-payments") <= at("quota 17 exceeded") && at("quota 17 exceeded") <= at("36db69c5"));
+        at("https://wiki.example.org/registry?a=1&b=2");
+    }
+}
+
+fn discord(body: &str, owed: &Owed) {
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["allowed_mentions"], serde_json::json!({ "parse": [] }));
+    let embed = &body["embeds"][0];
+    let length = |value: &Value| value.as_str().unwrap().chars().count();
+    let fields = embed["fields"].as_array().unwrap();
+    let mut all = length(&embed["title"]) + length(&embed["description"]) + length(&embed["footer"]["text"]);
+    assert!(length(&embed["title"]) <= 256 && length(&embed["description"]) <= 4_096 && fields.len() <= 25);
+    for field in fields {
+        let (name, value) = (length(&field["name"]), length(&field["value"]));
+        assert!((1..=256).contains(&name) && (1..=1_024).contains(&value), "{field}");
+        all += name + value;
+    }
+    assert!(all <= 6_000, "{all}");
+    assert!(embed["color"].as_u64().unwrap() <= 0x00ff_ffff);
+    let values = fields.iter().filter(|field| field["name"] != "Runbook").map(|field| &field["value"]);
+    for text in [&embed["title"], &embed["description"]].into_iter().chain(values) {
+        for mark in ['<', '[', ']', '*', '`', '_'] {
+            assert!(!has_live(text.as_str().unwrap(), mark), "{mark} in {text}");
+        }
+    }
+    let told: Vec<&str> =
+        ["title", "description", "fields", "url"].iter().flat_map(|part| texts(&embed[part])).collect();
+    tells_reason_first(&told, owed);
+}
+
+fn teams(body: &str, owed: &Owed) {
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["type"], "message");
+    let attachment = &body["attachments"][0];
+    assert_eq!(attachment["contentType"], "application/vnd.microsoft.card.adaptive");
+    let card = &attachment["content"];
+    assert_eq!((&card["type"], &card["version"]), (&"AdaptiveCard".into(), &"1.4".into()));
+    for block in card["body"].as_array().unwrap() {
+        assert!(block["type"] == "FactSet" || block["wrap"] == true, "{block}");
+        for text in texts(block) {
+            for mark in ['<', '[', ']', '*', '`', '_'] {
+                assert!(!has_live(text, mark), "{mark} in {text}");
+            }
+            assert!(!text.replace("\n\n", "").contains('\n'), "a line would run into the next: {text}");
+        }
+    }
+    assert!(["Attention", "Warning", "Accent", "Good"].iter().any(|colour| card["body"][0]["color"] == *colour));
+    let told: Vec<&str> = ["body", "actions"].iter().flat_map(|part| texts(&card[part])).collect();
+    tells_reason_first(&told, owed);
+}
+
+fn feishu(body: &str, owed: &Owed) {
+    fn kinds(value: &Value) -> Vec<&str> {
+        match value {
+            Value::Object(members) => {
+                let own = value["content"].as_str().and(value["tag"].as_str());
+                own.into_iter().chain(members.values().flat_map(kinds)).collect()
+            }
+            Value::Array(items) => items.iter().flat_map(kinds).collect(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+        }
+    }
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["msg_type"], "interactive");
+    let card = &body["card"];
+    assert!(kinds(card).iter().all(|kind| *kind == "plain_text"), "a text that could hold marks: {card}");
+    assert!(["red", "orange", "yellow", "blue", "green"].iter().any(|colour| card["header"]["template"] == *colour));
+    assert!(texts(card).contains(&"jobwatch"), "the keyword");
+    let told: Vec<&str> = ["header", "elements"].iter().flat_map(|part| texts(&card[part])).collect();
+    tells_reason_first(&told, owed);
+}
+
+fn wecom(body: &str, owed: &Owed) {
+    let body: Value = serde_json::from_str(body).unwrap();
+    let content = body["markdown"]["content"].as_str().unwrap();
+    assert!(!content.is_empty() && content.len() <= 4_096, "{} bytes", content.len());
+    let own = ["<font color=\"warning\">", "<font color=\"comment\">", "<font color=\"info\">"];
+    let colour = own.iter().find(|colour| content.starts_with(&format!("### {colour}"))).unwrap();
+    let rest = content.replacen(colour, "", 1).replacen("</font>", "", 1).replacen("\n[Runbook](https://wiki", "\n", 1);
+    for mark in ["<", "[", "]", "`", "@"] {
+        assert!(!rest.contains(mark), "{mark} in {rest}");
+    }
+    let told: Vec<&str> = content.lines().collect();
+    tells_reason_first(&told, owed);
+}
+
+fn dingtalk(body: &str, owed: &Owed) {
     let body: Value = serde_json::from_str(body).unwrap();
     let text = body["markdown"]["text"].as_str().unwrap();
-    let live = text.replace("\\]", "");
-    assert!(!live.contains("@all") && !live.contains("](https://evil") && !live.contains('<'), "{text}");
+    let rest = text.replace("\n[Runbook](https://wiki", "\n").replace("- **", "").replace("** ", "");
+    for mark in ['<', '[', ']', '*', '`', '_', '@'] {
+        let live = if mark == '@' { text.contains(mark) } else { has_live(&rest, mark) };
+        assert!(!live, "{mark} in {text}");
+    }
+    assert!(text.contains("\njobwatch\n"), "the keyword");
     assert_eq!(body["at"]["isAtAll"], false);
+    let told: Vec<&str> = text.lines().collect();
+    tells_reason_first(&told, owed);
 }

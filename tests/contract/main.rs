@@ -154,7 +154,10 @@ async fn no_secret_is_in_what_is_stored_shown_or_said() {
         let dead = setup_at(row, "http://127.0.0.1:1/canary-path");
         let unreached = dead.receiver.send(&claimed, NOW).await;
         let stored = String::from_utf8_lossy(&claimed.frozen.payload).into_owned();
-        let shown = format!("{:?} {} {:?} {:?}", setup.receiver, setup.receiver.target(), sent, unreached);
+        let echo = FarEnd::new(Says::Echo(400)).await;
+        let repeated = setup_at(row, &echo.url()).receiver.send(&claimed, NOW).await;
+        let shown = format!("{:?} {} {sent:?} {unreached:?} {repeated:?}", setup.receiver, setup.receiver.target());
+        assert!(shown.contains("[hidden]"), "{}: {shown}", row.kind);
         for secret in [CANARY, "canary-path"] {
             assert!(!stored.contains(secret), "{}: {stored}", row.kind);
             assert!(!shown.contains(secret), "{}: {shown}", row.kind);
@@ -193,9 +196,13 @@ async fn the_last_byte_of_a_digest_is_told_or_parted() {
     }
 }
 
+fn row(kind: &str) -> &'static Row {
+    ROWS.iter().find(|row| row.kind == kind).unwrap()
+}
+
 /// What a kind sends at one attempt, with what it does not store.
 async fn posted(kind: &str, owed: &Owed) -> far_end::Request {
-    let row = ROWS.iter().find(|row| row.kind == kind).unwrap();
+    let row = row(kind);
     let far_end = FarEnd::new(Says::answer(row.accepts.0, row.accepts.1)).await;
     let setup = setup_at(row, &far_end.url());
     setup.receiver.send(&claimed(&setup, owed), NOW).await;
@@ -217,4 +224,41 @@ async fn pagerduty_is_told_the_end_of_an_alert_under_the_id_of_its_beginning() {
 async fn dingtalk_is_signed_in_the_query_at_the_time_of_the_attempt() {
     let head = posted("dingtalk", &said::failed("x")).await.head;
     assert!(head.contains("/canary-path?timestamp=1800000000000&sign="), "{head}");
+}
+
+#[tokio::test]
+async fn feishu_is_signed_in_the_body_at_the_time_of_the_attempt() {
+    let body: serde_json::Value = serde_json::from_str(&posted("feishu", &said::failed("x")).await.body).unwrap();
+    let kept = claimed(&setup_at(row("feishu"), "https://example.org/x"), &said::failed("x")).frozen.payload;
+    let mut signed: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+    assert!(signed.get("sign").is_none(), "what is stored is not signed");
+    signed["timestamp"] = "1800000000".into();
+    signed["sign"] = "1ulb37ptVsYjVS7KQpHb6EGZGxdDFbqu1nXyBeROIHQ=".into();
+    assert_eq!(body, signed, "and nothing else is added");
+}
+
+#[tokio::test]
+async fn discord_is_asked_to_say_whether_it_saved_the_message() {
+    for (url, asked) in [("", "?wait=true"), ("?thread_id=7&wait=false", "?thread_id=7&wait=true")] {
+        let far_end = FarEnd::new(Says::answer(200, "{\"id\":\"1\"}")).await;
+        let setup = setup_at(row("discord"), &format!("{}{url}", far_end.url()));
+        setup.receiver.send(&claimed(&setup, &said::failed("x")), NOW).await;
+        let head = far_end.requests().remove(0).head;
+        assert!(head.starts_with(&format!("POST /canary-path{asked} HTTP/1.1")), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_too_fast_waits_as_long_as_the_body_says() {
+    for (kind, status, body, seconds) in [
+        ("discord", 429, "{\"message\":\"slow\",\"retry_after\":1.3,\"global\":false}", 2),
+        ("dingtalk", 200, "{\"errcode\":130101,\"errmsg\":\"send too fast\"}", 600),
+        ("dingtalk", 200, "{\"status\":1111,\"wait\":5,\"punish\":\"deny\"}", 5),
+        ("feishu", 200, "{\"code\":11232,\"msg\":\"frequency limited psm\"}", 5),
+        ("wecom", 200, "{\"errcode\":45009,\"errmsg\":\"api freq out of limit\"}", 60),
+    ] {
+        let (outcome, _) = attempt(row(kind), Says::answer(status, body)).await;
+        let Outcome::Unreachable { retry_after, .. } = outcome else { panic!("{kind}: {outcome:?}") };
+        assert_eq!(retry_after, Some(Duration::from_secs(seconds)), "{kind} {body}");
+    }
 }

@@ -94,11 +94,19 @@ pub(crate) fn ended() -> (Owed, Owed) {
     (story.pop().unwrap(), end)
 }
 
-/// Digests as a receiver with so much room for text gets them.
+/// Digests as a receiver with so much room for text gets them: of plain names and one cause, and of names full of marks and
+/// a cause each.
 pub(crate) fn digests(text_max: usize) -> Vec<Owed> {
+    let mut digests = gathered(text_max, "prod-payments", |_| "failed to select cce cluster <n>".to_owned());
+    let marks = "a_*`[<&\"\\>]()@#!".repeat(6);
+    digests.extend(gathered(text_max, &marks, |n| format!("cause {n} of {marks}")));
+    digests
+}
+
+fn gathered(text_max: usize, name: &str, class: impl Fn(usize) -> String) -> Vec<Owed> {
     let held: Vec<Held> = (0..400)
         .map(|n| {
-            let owed = failed(&format!("failed to select cce cluster {n}"));
+            let owed = story(&format!("failed to select cce cluster {n}"), name).remove(0);
             let frozen = Frozen {
                 id: format!("msg_{n}").as_str().into(),
                 receiver: "it".into(),
@@ -109,17 +117,10 @@ pub(crate) fn digests(text_max: usize) -> Vec<Owed> {
                 payload: Vec::new(),
             };
             let data = owed.notification.data();
-            Held {
-                frozen,
-                severity: Severity::Critical,
-                class: "failed to select cce cluster <n>".into(),
-                group: String::new(),
-                due_at: NOW,
-                data,
-            }
+            Held { frozen, severity: Severity::Critical, class: class(n), group: String::new(), due_at: NOW, data }
         })
         .collect();
-    gather(&held, 100, text_max, NOW).into_iter().filter_map(|(owed, _)| owed).collect()
+    gather(&held, 400, text_max, NOW).into_iter().filter_map(|(owed, _)| owed).collect()
 }
 
 /// The jobs that a digest is about, as its text names them.
