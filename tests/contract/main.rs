@@ -355,3 +355,20 @@ fn alertmanager_is_spoken_to_in_clear_unless_something_secret_is_sent() {
     let lines = setup(row, "http://alertmanager.monitoring:9093", "").err().unwrap();
     assert!(lines.iter().any(|line| line.contains("`url` must be https")), "{lines:?}");
 }
+
+#[test]
+fn every_recipe_for_automation_is_read() {
+    let recipes = include_str!("../../AUTOMATION.md").split("```toml\n").skip(1);
+    let recipes: Vec<&str> = recipes.map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(recipes.len() >= 8, "{}", recipes.len());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobwatch.toml");
+    let source = "[[source]]\nname = \"s\"\nkind = \"swr\"\nendpoint = \"http://127.0.0.1:1\"\n\
+                  project_id = \"p\"\ncredentials = { kind = \"auto\" }\n";
+    for recipe in recipes {
+        std::fs::write(&path, format!("{recipe}{source}")).unwrap();
+        // Its secrets are not on this machine, and nothing else is wrong with it.
+        let (_, report) = config::load(&path, Purpose::Check);
+        assert!(!report.has_errors(), "{recipe}\n{:#?}", report.lines().collect::<Vec<_>>());
+    }
+}
