@@ -283,8 +283,13 @@ impl Credential {
 }
 
 impl Credential {
-    /// The JSON Schema of `credentials`: each kind and what it needs.
+    /// The JSON Schema of `credentials`; the whole schema has [`Credential::schemas`] under this name.
     pub(crate) fn schema() -> Value {
+        about("Who asks.", json!({ "anyOf": [{ "$ref": "#/$defs/credentials" }] }))
+    }
+
+    /// Each kind of credentials and what it needs.
+    pub(crate) fn schemas() -> Value {
         let url = |words| shaped(words, "^https?://");
         let kind = |word: &&str| {
             let (words, required, own): (_, &[&str], Vec<(&str, Value)>) = match *word {
@@ -322,7 +327,7 @@ impl Credential {
             let named = ("kind", about(words, json!({ "const": word })));
             table(words, &[&["kind"], required].concat(), std::iter::once(named).chain(own))
         };
-        about("Who asks.", json!({ "oneOf": KINDS.iter().map(kind).collect::<Vec<_>>() }))
+        json!({ "oneOf": KINDS.iter().map(kind).collect::<Vec<_>>() })
     }
 }
 

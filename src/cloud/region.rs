@@ -47,6 +47,12 @@ pub fn swr(region: &str) -> String {
     format!("https://swr-api.{region}.{cloud}")
 }
 
+/// The endpoint of SMN, the notification service, in a region.
+pub fn smn(region: &str) -> String {
+    let cloud = if region == "eu-west-101" { "myhuaweicloud.eu" } else { "myhuaweicloud.com" };
+    format!("https://smn.{region}.{cloud}")
+}
+
 /// Regions without an IAM endpoint of their own, by the SDKs' table: the global one serves them.
 const IAM_GLOBAL: &[&str] =
     &["af-north-1", "ap-southeast-5", "cn-north-11", "cn-south-4", "cn-southwest-3", "ru-northwest-2", "sa-peru-1"];

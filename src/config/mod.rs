@@ -538,6 +538,8 @@ impl Reader {
             timeout,
             egress: egress(&table),
             ca: self.ca(&table),
+            base: &self.base,
+            pool: &self.pool,
             secrets: vault,
         };
         let made = (kind.read)(&table, &common);

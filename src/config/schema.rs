@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::cloud::Credential;
 use crate::document::schema::{
     about, any_of, document, duration, flag, integer, list, named, secret, secrets, shaped, string, strings, table,
     word,
@@ -34,7 +35,7 @@ pub fn schema() -> Value {
     top["if"] = json!({ "required": ["source_defaults"] });
     top["else"] = json!({ "properties": { "source": { "items": whole } } });
     let mut schema = document("jobwatch.toml", top);
-    schema["$defs"] = json!({ "secret": secrets() });
+    schema["$defs"] = json!({ "secret": secrets(), "credentials": Credential::schemas() });
     schema
 }
 

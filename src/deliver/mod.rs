@@ -4,26 +4,33 @@
 //! ([`Receiver::freeze`], pure, before the commit), and it makes one attempt to hand that over ([`Receiver::send`]).
 //! When to try again, in what order and for how long is not its business. A new kind is a file here and a line in [`KINDS`].
 
+mod alertmanager;
 mod dingtalk;
 mod discord;
 mod email;
 mod feishu;
+mod github;
+mod headers;
+mod maildir;
 mod pagerduty;
 mod parts;
 mod post;
 mod sign;
 mod slack;
+mod smn;
 mod teams;
 mod webhook;
 mod wecom;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
+use crate::cloud::Pool;
 use crate::document::{Secrets, Table};
 use crate::http::Egress;
 use crate::model::delivery::{Claimed, Outcome, Owed};
@@ -42,6 +49,10 @@ pub const KINDS: &[Kind] = &[
     dingtalk::KIND,
     feishu::KIND,
     wecom::KIND,
+    smn::KIND,
+    alertmanager::KIND,
+    maildir::KIND,
+    github::KIND,
 ];
 
 /// One kind of receiver.
@@ -73,6 +84,10 @@ pub struct Common<'a> {
     pub egress: Egress,
     /// Certificates (PEM) to trust instead of the system's, if the operator named a file.
     pub ca: Option<Vec<u8>>,
+    /// What paths are relative to.
+    pub base: &'a Path,
+    /// What sources and receivers share in the cloud.
+    pub pool: &'a Pool,
     /// Turns references into secrets.
     pub secrets: &'a dyn Secrets,
 }
@@ -109,4 +124,12 @@ impl From<Outcome> for Sent {
 /// Text from elsewhere, made fit for a log line or a table: one line, cut to `max` characters.
 pub fn tame(text: &str, max: usize) -> String {
     line(text, max)
+}
+
+/// What is to be told of several who are to have one message: what can be tried again, then what cannot, then success.
+fn worse(known: Option<Outcome>, new: Outcome) -> Outcome {
+    match (known, new) {
+        (Some(known @ Outcome::Unreachable { .. }), Outcome::Refused { .. }) => known,
+        (_, new) => new,
+    }
 }

@@ -82,6 +82,17 @@ impl Parts {
         self.facts.iter().filter(move |(name, _)| !own(name)).map(|(name, value)| (*name, value.as_str()))
     }
 
+    /// As plain text. The first line is what a notification on a phone shows.
+    pub(super) fn text(&self) -> String {
+        let Self { state, title, body, facts, .. } = self;
+        let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let mut text = format!("{state}: {title}\n\n{body}\n\n");
+        for (name, value) in facts {
+            text += &format!("{name:<width$}  {value}\n");
+        }
+        text
+    }
+
     /// The message in a medium's words, in at most `max` bytes: while it is longer, what matters least is cut. First the
     /// body, then the facts from the last on, then the reason and the title.
     pub(super) fn within(mut self, max: usize, word: impl Fn(&Self) -> Vec<u8>) -> Vec<u8> {

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-use super::{Common, Receiver, Sent, tame};
+use super::{Common, Receiver, Sent, headers, tame, worse};
 use crate::document::Table;
 use crate::http::{Answer, Client, Error, Method, Options, Overlong, Url};
 use crate::model::delivery::{Claimed, Outcome, Owed};
+use crate::model::name::derive;
 use crate::model::time::Timestamp;
 
 /// As much of an answer as is kept to be judged and read.
@@ -26,7 +28,7 @@ const SHOWN_MAX: usize = 300;
 /// A part of a URL of so many bytes may be a secret, and is no word.
 const PART_MIN: usize = 12;
 /// `Retry-After` asks for no longer than this, whatever it says.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(6 * 3600);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// What is a kind's own.
 pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
@@ -103,13 +105,27 @@ pub(super) struct Door {
 
 #[derive(Debug)]
 struct Post<M> {
-    door: Door,
+    doors: Vec<Door>,
     medium: M,
+}
+
+/// Whether a message may travel where others can read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// https, or http to this machine.
+    Sealed,
+    /// http too: nothing secret goes with the message, and who serves there often speaks nothing else.
+    Open,
 }
 
 /// A receiver of this kind, if both could be read.
 pub(super) fn receiver(door: Option<Door>, medium: Option<impl Medium>) -> Option<Arc<dyn Receiver>> {
-    Some(Arc::new(Post { door: door?, medium: medium? }))
+    receiver_at_each(door.map(|door| vec![door]), medium)
+}
+
+/// A receiver that has a message when it is told at each of these doors.
+pub(super) fn receiver_at_each(doors: Option<Vec<Door>>, medium: Option<impl Medium>) -> Option<Arc<dyn Receiver>> {
+    Some(Arc::new(Post { doors: doors?, medium: medium? }))
 }
 
 /// Reads `url`, a secret. `help` says what to write.
@@ -119,7 +135,7 @@ pub(super) fn door(table: &Table<'_>, common: &Common<'_>, help: &str) -> Option
         return None;
     };
     let url = value.secret(common.secrets)?;
-    knock(table, common, &url.value, value.span())
+    knock(table, common, &url.value, value.span(), Wire::Sealed)
 }
 
 /// For a kind that has one address for everybody, which is no secret: `url` only replaces it.
@@ -130,7 +146,7 @@ pub(super) fn known_door(table: &Table<'_>, common: &Common<'_>, url: &str) -> O
     }
     let span = own.as_ref().map_or(table.span(), |own| own.span.clone());
     let url = own.map_or_else(|| url.to_owned(), |own| own.value);
-    knock(table, common, &SecretString::from(url), span)
+    knock(table, common, &SecretString::from(url), span, Wire::Sealed)
 }
 
 /// Looks whether a URL can be used.
@@ -139,9 +155,11 @@ pub(super) fn knock(
     common: &Common<'_>,
     url: &SecretString,
     span: std::ops::Range<usize>,
+    wire: Wire,
 ) -> Option<Door> {
-    let target =
-        check(url.expose_secret(), common).map_err(|(message, help)| table.error("url", span, message, help)).ok()?;
+    let target = check(url.expose_secret(), common, wire)
+        .map_err(|(message, help)| table.error("url", span, message, help))
+        .ok()?;
     let options = Options {
         timeout: common.timeout,
         body_max: ANSWER_MAX,
@@ -160,13 +178,13 @@ pub(super) fn knock(
 }
 
 /// The host to show, if the URL can be used. Its text appears in no message: it may be the secret.
-fn check(text: &str, common: &Common<'_>) -> Result<String, (String, String)> {
+fn check(text: &str, common: &Common<'_>, wire: Wire) -> Result<String, (String, String)> {
     let url = Url::parse(text.trim())
         .map_err(|error| (format!("`url` is not a URL: {error}"), "https://host/path".to_owned()))?;
     let host = url.host_str().unwrap_or_default().to_owned();
     let loopback = host == "localhost"
         || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
+    if url.scheme() != "https" && !(url.scheme() == "http" && (loopback || wire == Wire::Open)) {
         let message = format!("`url` must be https, and is {}", url.scheme());
         return Err((message, "http is accepted for loopback addresses only".into()));
     }
@@ -187,8 +205,41 @@ impl<M: Medium> Receiver for Post<M> {
     }
 
     async fn send(&self, claimed: &Claimed, now: Timestamp) -> Sent {
-        let refused = |why: String| Sent::from(Outcome::Refused { why });
-        let Ok(url) = Url::parse(self.door.url.expose_secret().trim()) else {
+        if let [only] = self.doors.as_slice() {
+            return self.post(only, claimed, now).await.into();
+        }
+        let mut progress = claimed.progress.clone();
+        let left = self.doors.iter().filter(|door| !progress.contains(&door.key()));
+        // Side by side: each may take the whole timeout.
+        let told = join_all(left.map(async |door| (door, self.post(door, claimed, now).await))).await;
+        let mut worst = None;
+        for (door, outcome) in told {
+            if matches!(outcome, Outcome::Accepted { .. }) {
+                progress.push(door.key());
+            }
+            worst = Some(worse(worst, at(&door.target, outcome)));
+        }
+        let outcome = worst.unwrap_or(Outcome::Accepted { note: "everybody has it already".into() });
+        Sent { outcome, progress }
+    }
+
+    fn target(&self) -> String {
+        let targets: Vec<&str> = self.doors.iter().map(|door| door.target.as_str()).collect();
+        targets.join(", ")
+    }
+}
+
+impl Door {
+    /// Tells it from others in what is stored, and shows nothing.
+    fn key(&self) -> String {
+        derive("door", &[self.url.expose_secret()])
+    }
+}
+
+impl<M: Medium> Post<M> {
+    async fn post(&self, door: &Door, claimed: &Claimed, now: Timestamp) -> Outcome {
+        let refused = |why: String| Outcome::Refused { why };
+        let Ok(url) = Url::parse(door.url.expose_secret().trim()) else {
             return refused("the URL cannot be read".into());
         };
         let mut headers = HeaderMap::new();
@@ -199,18 +250,26 @@ impl<M: Medium> Receiver for Post<M> {
             return refused(why);
         }
         let Posting { url, headers, body, .. } = posting;
-        let hidden = hidden(&url, &self.medium.secrets());
-        let request = self.door.client.request(Method::POST, url).headers(headers).body(body);
-        judge(&self.medium, self.door.client.send(request, Overlong::Cut).await, now, &hidden).into()
+        let hidden = hidden(&url, &headers, &self.medium.secrets());
+        let request = door.client.request(Method::POST, url).headers(headers).body(body);
+        let answer = door.client.send(request, Overlong::Cut).await;
+        judge(&self.medium, answer, now, &hidden)
     }
+}
 
-    fn target(&self) -> String {
-        self.door.target.clone()
+/// What was answered, and who did.
+fn at(target: &str, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Accepted { note } => Outcome::Accepted { note },
+        Outcome::Refused { why } => Outcome::Refused { why: format!("{target}: {why}") },
+        Outcome::Unreachable { why, retry_after } => {
+            Outcome::Unreachable { why: format!("{target}: {why}"), retry_after }
+        }
     }
 }
 
 /// What is not shown of an answer: error pages like to name the path that was asked for. The longest first.
-fn hidden(url: &Url, secrets: &[&SecretString]) -> Vec<String> {
+fn hidden(url: &Url, headers: &HeaderMap, secrets: &[&SecretString]) -> Vec<String> {
     let query = url.query().unwrap_or_default();
     let asked = [format!("{}?{query}", url.path()), url.path().to_owned(), query.to_owned()];
     let values = url.query_pairs().map(|(_, value)| value.into_owned());
@@ -218,6 +277,7 @@ fn hidden(url: &Url, secrets: &[&SecretString]) -> Vec<String> {
     let secrets = secrets.iter().map(|secret| secret.expose_secret().trim().to_owned());
     let mut hidden: Vec<String> =
         parts.chain(values).filter(|part| part.len() >= PART_MIN).chain(asked).chain(secrets).collect();
+    hidden.extend(headers::secrets(headers));
     // Too short to be a secret, and anywhere in a text.
     hidden.retain(|text| text.len() > 1);
     hidden.sort_by_key(|text| std::cmp::Reverse(text.len()));
@@ -257,7 +317,7 @@ fn judge(medium: &impl Medium, answer: Result<Answer, Error>, now: Timestamp, hi
 }
 
 /// `Retry-After` as seconds or as a date (RFC 9110 §10.2.3), clamped.
-fn retry_after(answer: &Answer, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(answer: &Answer, now: Timestamp) -> Option<Duration> {
     let text = answer.header("retry-after")?.trim();
     let span = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),

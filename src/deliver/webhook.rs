@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use super::post::{Medium, Posting, door, receiver};
 use super::sign::{Key, signature};
-use super::{Common, Kind, Receiver};
+use super::{Common, Kind, Receiver, headers};
 use crate::document::Table;
-use crate::document::schema::{about, named, secret, table, word};
+use crate::document::schema::{about, secret, table, word};
 use crate::model::delivery::Owed;
 
 pub(super) const KIND: Kind = Kind {
@@ -27,7 +27,7 @@ pub(super) const KIND: Kind = Kind {
 const EXAMPLE: &str = r#"
 url = { credential = "oncall-url" }
 secret = { credential = "oncall-secret" }
-headers = { X-Team = "registry" }
+headers = { X-Team = "registry", Authorization = { credential = "oncall-authorization" } }
 format = "cloudevents"
 "#;
 
@@ -47,7 +47,7 @@ enum Format {
 fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
     let door = door(table, common, "where to post: url = { credential = \"oncall-url\" }");
     let keys = keys(table, common);
-    let headers = headers(table);
+    let headers = headers::read(table, common);
     let format = table.word("format", &[("cloudevents", Format::CloudEvents), ("plain", Format::Plain)]);
     let format = format.unwrap_or(Format::CloudEvents);
     let medium = keys.zip(headers).map(|(keys, headers)| Webhook { keys, headers, format });
@@ -66,7 +66,7 @@ fn schema() -> Value {
         [
             ("url", secret("Where to post, https. A secret, because who knows it can post.")),
             ("secret", keys),
-            ("headers", named("Headers of your own.", None, json!({ "type": "string" }))),
+            ("headers", headers::schema()),
             (
                 "format",
                 word("The body: a CloudEvents envelope, or the value of its `data` alone.", ["cloudevents", "plain"]),
@@ -87,39 +87,6 @@ fn keys(table: &Table<'_>, common: &Common<'_>) -> Option<Vec<Key>> {
     };
     values.iter().map(key).collect()
 }
-
-fn headers(table: &Table<'_>) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    let mut sound = true;
-    for (name, value) in table.table("headers").map(|table| table.entries()).unwrap_or_default() {
-        let text = value.string()?;
-        match (HeaderName::try_from(&name.value), HeaderValue::try_from(&text.value)) {
-            (Ok(key), Ok(text)) if !OURS.contains(&key.as_str()) => {
-                headers.insert(key, text);
-            }
-            _ => {
-                let help = "a header name and a value of printable ASCII; the signature's headers and the body's are set by jobwatch";
-                table.error("header", name.span, format!("`{}` cannot be sent as a header", name.value), help);
-                sound = false;
-            }
-        }
-    }
-    sound.then_some(headers)
-}
-
-/// Headers that belong to the exchange itself.
-const OURS: &[&str] = &[
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-    "content-type",
-    "content-length",
-    "host",
-    "connection",
-    "transfer-encoding",
-    "te",
-    "upgrade",
-];
 
 impl Medium for Webhook {
     fn content_type(&self) -> &'static str {
@@ -156,7 +123,7 @@ impl Medium for Webhook {
 }
 
 /// The body of contract §6. `id` is the delivery's, so that a receiver can drop what it has.
-fn cloud_event(owed: &Owed, data: Value) -> Value {
+pub(super) fn cloud_event(owed: &Owed, data: Value) -> Value {
     let notification = &owed.notification;
     json!({
         "specversion": "1.0",

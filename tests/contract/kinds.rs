@@ -27,7 +27,7 @@ pub(crate) struct Row {
 pub(crate) const ROWS: &[Row] = &[
     Row {
         kind: "webhook",
-        table: "url = \"{url}\"\nsecret = \"whsec_Y2FuYXJ5LTVmMWQ5Yy1jYW5hcnktNWYxZDljLTEyMw==\"\nheaders = { X-Team = \"registry\" }\n",
+        table: "url = \"{url}\"\nsecret = \"whsec_Y2FuYXJ5LTVmMWQ5Yy1jYW5hcnktNWYxZDljLTEyMw==\"\nheaders = { X-Team = \"registry\", Authorization = { file = \"token\" } }\n",
         accepts: (204, ""),
         refuses: &[],
         later: &[],
@@ -151,6 +151,42 @@ pub(crate) const ROWS: &[Row] = &[
         ],
         bytes_max: 10_000,
         sound: wecom,
+    },
+    Row {
+        kind: "smn",
+        table: "topic_urn = \"urn:smn:ap-southeast-3:p1:jobs\"\nendpoint = \"{url}\"\nproject_id = \"p1\"\nregion = \"ap-southeast-3\"\ncredentials = { kind = \"ak_sk\", access_key = \"AKEXAMPLE\", secret_key = \"canary-5f1d9c\" }\n",
+        accepts: (200, "{\"request_id\":\"r\",\"message_id\":\"m\"}"),
+        refuses: &[
+            (200, "{}"),
+            (200, "<html>"),
+            (403, "{\"code\":\"SMN.0013\",\"message\":\"x\"}"),
+            (404, "{\"code\":\"SMN.0011\",\"message\":\"The topic does not exist\"}"),
+        ],
+        later: &[(429, "{\"error_code\":\"APIGW.0308\",\"error_msg\":\"The throttling threshold has been reached\"}")],
+        bytes_max: 520_000,
+        sound: smn,
+    },
+    Row {
+        kind: "alertmanager",
+        table: "url = \"{url}\"\nkeep = \"4h\"\nheaders = { Authorization = { file = \"token\" } }\n",
+        accepts: (200, ""),
+        refuses: &[(400, "\"start time must be before end time\"")],
+        later: &[],
+        bytes_max: 4 << 20,
+        sound: alertmanager,
+    },
+    Row {
+        kind: "github",
+        table: "url = \"{url}\"\nrepository = \"example/follow-ups\"\ntoken = \"canary-5f1d9c\"\n",
+        accepts: (204, ""),
+        refuses: &[
+            (200, "<html>"),
+            (404, "{\"message\":\"Not Found\"}"),
+            (403, "{\"message\":\"Resource not accessible by personal access token\"}"),
+        ],
+        later: &[(403, "{\"message\":\"You have exceeded a secondary rate limit.\"}")],
+        bytes_max: 64_000,
+        sound: github,
     },
 ];
 
@@ -318,4 +354,41 @@ fn dingtalk(body: &str, owed: &Owed) {
     assert_eq!(body["at"]["isAtAll"], false);
     let told: Vec<&str> = text.lines().collect();
     tells_reason_first(&told, owed);
+}
+
+fn smn(body: &str, owed: &Owed) {
+    let body: Value = serde_json::from_str(body).unwrap();
+    let (subject, message) = (body["subject"].as_str().unwrap(), body["message"].as_str().unwrap());
+    assert!(!subject.is_empty() && subject.len() <= 512 && !subject.contains(['\n', '\r']), "{subject}");
+    assert!(message.len() <= 256_000, "{}", message.len());
+    let reason = owed.notification.reason().filter(|reason| *reason == "quota 17 exceeded").unwrap_or_default();
+    assert!(message.contains(reason), "{message}");
+}
+
+fn alertmanager(body: &str, owed: &Owed) {
+    let body: Value = serde_json::from_str(body).unwrap();
+    let alerts = body.as_array().unwrap();
+    let jobs = owed.notification.data()["jobs"].as_array().map_or(1, Vec::len);
+    assert_eq!(alerts.len(), jobs, "one for each job");
+    for alert in alerts {
+        let labels = alert["labels"].as_object().unwrap();
+        assert!(labels.contains_key("alertname") && labels.contains_key("severity"));
+        for (name, value) in labels {
+            assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{name}");
+            assert!(!value.as_str().unwrap().is_empty(), "{name}");
+        }
+        assert!(alert["annotations"].as_object().unwrap().values().all(|text| text.as_str().unwrap().len() <= 5_000));
+        let word = |name: &str| alert[name].as_str().map(ToOwned::to_owned);
+        assert!(word("startsAt") <= word("endsAt").or(Some("9".into())), "{alert}");
+    }
+}
+
+fn github(body: &str, owed: &Owed) {
+    let body: Value = serde_json::from_str(body).unwrap();
+    let (kind, payload) = (body["event_type"].as_str().unwrap(), body["client_payload"].as_object().unwrap());
+    assert!(kind == owed.notification.event.as_str() && kind.len() <= 100);
+    assert!(payload.len() <= 10);
+    let event = &payload["event"];
+    assert_eq!((&event["id"], &event["subject"]), (&owed.id.as_str().into(), &owed.notification.subject().into()));
+    assert!(!event["data"]["title"].as_str().unwrap().is_empty());
 }

@@ -31,7 +31,7 @@ notify = ["it"]
 severity = "critical"
 resolve = { to = "Success" }
 runbook = "https://wiki.example.org/registry?a=1&b=2"
-labels = { team = "registry" }
+labels = { team = "registry", "on-call" = "2nd", severity = "page" }
 "#;
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
     let none = |_: &std::path::Path| Err("no files here".to_owned());
@@ -116,7 +116,8 @@ fn gathered(text_max: usize, name: &str, class: impl Fn(usize) -> String) -> Vec
                 created_at: NOW,
                 payload: Vec::new(),
             };
-            let data = owed.notification.data();
+            let mut data = owed.notification.data();
+            data["job"]["id"] = frozen.lane.subject.as_str().into();
             Held { frozen, severity: Severity::Critical, class: class(n), group: String::new(), due_at: NOW, data }
         })
         .collect();

@@ -21,7 +21,7 @@ const SUBJECT_MAX: usize = 150;
 
 /// Everything of a message that is the same for every recipient and on every attempt.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Letter {
+pub(in crate::deliver) struct Letter {
     /// The same for everything about one job, so that programs which thread by subject do.
     subject: String,
     text: String,
@@ -34,12 +34,12 @@ pub(super) struct Letter {
 }
 
 impl Letter {
-    pub(super) fn write(owed: &Owed, domain: &str) -> Self {
+    pub(in crate::deliver) fn write(owed: &Owed, domain: &str) -> Self {
         let notification = &owed.notification;
         let parts = Parts::of(owed);
         Self {
             subject: tame(&format!("[jobwatch] {}", stem(notification)), SUBJECT_MAX),
-            text: text(&parts),
+            text: parts.text(),
             html: html(notification, &parts),
             thread: thread(&owed.lane),
             domain: domain.to_owned(),
@@ -47,16 +47,16 @@ impl Letter {
         }
     }
 
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(in crate::deliver) fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("texts and numbers are always JSON")
     }
 
-    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+    pub(in crate::deliver) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(bytes).map_err(|error| format!("the stored letter cannot be read: {error}"))
     }
 
     /// The message for one recipient, byte for byte the same on every attempt.
-    pub(super) fn address(
+    pub(in crate::deliver) fn address(
         &self,
         frozen: &Frozen,
         from: &Mailbox,
@@ -120,17 +120,6 @@ fn stem(notification: &Notification) -> String {
 fn thread(lane: &Lane) -> String {
     let source = lane.source.as_ref().map_or("", SourceName::as_str);
     derive("thread", &["jobwatch/thread/v1", source, lane.subject.as_str()])
-}
-
-/// The first line is what a notification on a phone shows.
-fn text(parts: &Parts) -> String {
-    let Parts { state, title, body, facts, .. } = parts;
-    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let mut text = format!("{state}: {title}\n\n{body}\n\n");
-    for (name, value) in facts {
-        text += &format!("{name:<width$}  {value}\n");
-    }
-    text
 }
 
 fn html(notification: &Notification, parts: &Parts) -> String {

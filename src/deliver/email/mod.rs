@@ -3,7 +3,7 @@
 //! What is said is frozen with the delivery ([`message::Letter`]); who it goes to, and how, is the configuration's at the
 //! time of the attempt, so that a mended address serves the retries. A recipient who has the message is not sent it again.
 
-mod message;
+pub(super) mod message;
 
 use std::fmt;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Sleep, sleep};
 
-use super::{Common, Kind, Receiver, Sent, tame};
+use super::{Common, Kind, Receiver, Sent, tame, worse};
 use crate::document::schema::{one_or_many, secret, shaped, string, table};
 use crate::document::{Item, Table};
 use crate::http::use_ring;
@@ -292,14 +292,6 @@ impl Receiver for Email {
 
     fn target(&self) -> String {
         format!("{}:{}", self.server.host, self.server.port)
-    }
-}
-
-/// What is to be told of several recipients: what can be tried again, then what cannot, then success.
-fn worse(known: Option<Outcome>, new: Outcome) -> Outcome {
-    match (known, new) {
-        (Some(known @ Outcome::Unreachable { .. }), Outcome::Refused { .. }) => known,
-        (_, new) => new,
     }
 }
 
