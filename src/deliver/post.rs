@@ -226,6 +226,7 @@ fn judge(medium: &impl Medium, answer: Result<Answer, Error>, now: Timestamp) ->
         Meaning::AsStatus => match reply.status {
             200..=299 => Outcome::Accepted { note: why },
             300..=399 => Outcome::Refused { why: format!("{why} (redirects are not followed: change `url`)") },
+            410 => Outcome::Retired { why },
             408 | 425 | 429 | 500.. => Outcome::Unreachable { why, retry_after: asked },
             _ => Outcome::Refused { why },
         },
@@ -283,9 +284,10 @@ mod tests {
         for status in [408, 425, 429, 500, 502, 503, 504, 599] {
             assert_eq!(sorted(status), "unreachable", "{status}");
         }
-        for status in [301, 302, 400, 401, 403, 404, 409, 410, 413, 422] {
+        for status in [301, 302, 400, 401, 403, 404, 409, 413, 422] {
             assert_eq!(sorted(status), "refused", "{status}");
         }
+        assert_eq!(sorted(410), "retired");
     }
 
     #[test]

@@ -282,7 +282,9 @@ impl Receiver for Email {
                     progress.push(address);
                     worst.get_or_insert(Outcome::Accepted { note });
                 }
-                other @ (Outcome::Refused { .. } | Outcome::Unreachable { .. }) => worst = Some(worse(worst, other)),
+                other @ (Outcome::Refused { .. } | Outcome::Retired { .. } | Outcome::Unreachable { .. }) => {
+                    worst = Some(worse(worst, other))
+                }
             }
         }
         // Nobody was left to send it to: all have it.
@@ -298,7 +300,7 @@ impl Receiver for Email {
 /// What is to be told of several recipients: what can be tried again, then what cannot, then success.
 fn worse(known: Option<Outcome>, new: Outcome) -> Outcome {
     match (known, new) {
-        (Some(known @ Outcome::Unreachable { .. }), Outcome::Refused { .. }) => known,
+        (Some(known @ Outcome::Unreachable { .. }), Outcome::Refused { .. } | Outcome::Retired { .. }) => known,
         (_, new) => new,
     }
 }

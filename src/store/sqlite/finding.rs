@@ -40,7 +40,7 @@ pub(super) fn alerts(
         .collect::<rusqlite::Result<_>>()?;
     let mut told = connection.prepare_cached(
         "SELECT t.*, d.state, d.ended_at FROM told AS t LEFT JOIN delivery AS d ON d.id = t.delivery
-         WHERE t.alert = ?1 AND d.state IS NOT 'dead' ORDER BY t.receiver",
+         WHERE t.alert = ?1 AND coalesce(d.state, '') NOT IN ('dead', 'dropped') ORDER BY t.receiver",
     )?;
     for alert in &mut found {
         let rows = told.query_map([alert.id.as_str()], |row| {
