@@ -187,7 +187,7 @@ secret = { file = "key" }
 headers = { X-Team = "registry" }
 format = "plain"
 timeout = "15s"
-retry = { first = "5s", max = "1h", give_up_after = "3d" }
+retry = { first = "5s", max = "1h", give_up_after = "3d", escalate_after = "3m" }
 fallback = "rotating"
 allow_targets = ["127.0.0.0/8"]
 ca_file = "ca.pem"
@@ -218,7 +218,7 @@ from = "jobwatch@example.org"
 reply_to = "x@example.org"
 to = ["oncall@example.org", "b@example.org"]
 timeout = "15s"
-retry = { first = "5s", max = "1h", give_up_after = "3d" }
+retry = { first = "5s", max = "1h", give_up_after = "3d", escalate_after = "3m" }
 fallback = "other"
 allow_targets = "10.1.0.0/16"
 ca_file = "ca.pem"
@@ -257,7 +257,7 @@ baseline = "quiet"
 
 /// [`CONFIG`], and the example of every kind of receiver with all that every receiver has.
 fn configurations() -> Vec<String> {
-    const COMMON: &str = "timeout = \"15s\"\nretry = { first = \"5s\", max = \"1h\", give_up_after = \"3d\" }\n\
+    const COMMON: &str = "timeout = \"15s\"\nretry = { first = \"5s\", max = \"1h\", give_up_after = \"3d\", escalate_after = \"3m\" }\n\
         fallback = \"other\"\nallow_targets = [\"127.0.0.0/8\"]\nca_file = \"ca.pem\"\nrate = \"10/m\"\n";
     let one = |kind: &deliver::Kind| format!("[receiver.{0}]\nkind = \"{0}\"\n{COMMON}{1}", kind.name, kind.example);
     let every: String = deliver::KINDS.iter().map(one).collect();

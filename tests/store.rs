@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobwatch::model::alert::{self, Alert, Fate, FateOutcome, Muted, Severity, Silence};
-use jobwatch::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Lane, Outcome, Verdict};
+use jobwatch::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Lane, Outcome, Reserve, Verdict};
 use jobwatch::model::job::{Job, Status};
 use jobwatch::model::memory::{Memory, Sight};
 use jobwatch::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
@@ -15,7 +15,7 @@ use jobwatch::model::snapshot::{Change, Known};
 use jobwatch::model::time::Timestamp;
 use jobwatch::model::transition::{State, Transition};
 use jobwatch::store::{
-    self, Access, Again, Commit, Error, Filter, Gathered, Record, Span, Store, Told, Trouble, Wanted,
+    self, Access, Again, Commit, Dropped, Error, Filter, Gathered, Record, Span, Store, Told, Trouble, Wanted,
 };
 
 const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
@@ -68,6 +68,11 @@ fn accepted() -> Outcome {
 
 fn ids(claims: &[Claimed]) -> Vec<&str> {
     claims.iter().map(|claim| claim.frozen.id.as_str()).collect()
+}
+
+/// Records one attempt. `false` when its claim was lost.
+async fn kept(store: &dyn Store, record: Record) -> Result<bool, Error> {
+    Ok(store.record(vec![record]).await?.remove(0))
 }
 
 async fn claim(store: &dyn Store, at: u64, limit: usize) -> Vec<Claimed> {
@@ -187,13 +192,13 @@ async fn a_lane_is_served_in_order_and_lanes_do_not_wait_for_each_other() {
     assert_eq!(store.next_due(&oncall()).await.unwrap(), Some(seconds(60)), "nothing but the lapse of the claims");
     let later = Verdict::RetryAt(seconds(30));
     let why = Outcome::Unreachable { why: "503".into(), retry_after: None };
-    assert!(store.record(record(claims.remove(0), why, later)).await.unwrap());
+    assert!(kept(&*store, record(claims.remove(0), why, later)).await.unwrap());
     assert!(claim(&*store, 29, 9).await.is_empty(), "neither the first, which is not due, nor the second, which waits");
     assert_eq!(store.next_due(&oncall()).await.unwrap(), Some(seconds(30)));
     let first = claim(&*store, 30, 9).await;
     assert_eq!(ids(&first), ["msg_1"]);
     assert_eq!(first[0].progress, ["a@example.org"], "what was achieved is handed back");
-    assert!(store.record(record(first[0].clone(), accepted(), Verdict::Delivered)).await.unwrap());
+    assert!(kept(&*store, record(first[0].clone(), accepted(), Verdict::Delivered)).await.unwrap());
     assert_eq!(ids(&claim(&*store, 30, 9).await), ["msg_2"]);
 }
 
@@ -215,8 +220,8 @@ async fn a_claim_that_lapsed_is_taken_by_the_next_and_its_record_is_refused() {
     let slow = claim(&*store, 0, 1).await.remove(0);
     assert!(claim(&*store, 59, 1).await.is_empty());
     let quick = claim(&*store, 60, 1).await.remove(0);
-    assert!(!store.record(record(slow, accepted(), Verdict::Delivered)).await.unwrap());
-    assert!(store.record(record(quick, accepted(), Verdict::Delivered)).await.unwrap());
+    assert!(!kept(&*store, record(slow, accepted(), Verdict::Delivered)).await.unwrap());
+    assert!(kept(&*store, record(quick, accepted(), Verdict::Delivered)).await.unwrap());
     let dossier = store.dossier(&DeliveryId::from("msg_1")).await.unwrap().unwrap();
     assert_eq!((dossier.delivery.state, dossier.attempts.len()), (DeliveryState::Delivered, 1));
 }
@@ -238,12 +243,12 @@ async fn a_dead_delivery_is_kept_shown_and_replayed_under_its_id_with_a_fresh_bu
     store.commit(commit(vec![frozen("msg_1", "a"), frozen("msg_2", "a")])).await.unwrap();
     let refused = Outcome::Refused { why: "HTTP 400".into() };
     let first = claim(&*store, 0, 1).await.remove(0);
-    store.record(record(first, refused, Verdict::Dead)).await.unwrap();
+    kept(&*store, record(first, refused, Verdict::Dead)).await.unwrap();
     assert_eq!(ids(&claim(&*store, 0, 1).await), ["msg_2"], "a dead one holds nobody up");
     let dead = Filter { state: Some(DeliveryState::Dead), limit: 10, ..Filter::default() };
     let found = store.deliveries(dead.clone()).await.unwrap();
     assert_eq!((found.len(), found[0].id.as_str(), found[0].note.as_str()), (1, "msg_1", "HTTP 400"));
-    assert_eq!(store.again(Again::Dead, seconds(500)).await.unwrap(), [DeliveryId::from("msg_1")]);
+    assert_eq!(store.again(Again::Dead(None), seconds(500)).await.unwrap(), [DeliveryId::from("msg_1")]);
     let again = claim(&*store, 500, 1).await.remove(0);
     assert_eq!((again.frozen.id.as_str(), again.tries, again.refused_since), ("msg_1", 0, None));
     assert_eq!(again.budget_from, seconds(500));
@@ -257,16 +262,136 @@ async fn what_the_operator_was_told_of_a_receiver_is_remembered_until_it_takes_s
     let store = open(directory.path()).await.unwrap();
     store.commit(commit(vec![frozen("msg_1", "a"), frozen("msg_2", "b")])).await.unwrap();
     let mut claims = claim(&*store, 0, 2).await;
-    let told = Trouble { refused: true, dead: false };
+    let told = Trouble { refused: true, ..Trouble::default() };
     let refused = Outcome::Refused { why: "HTTP 403".into() };
     let notice = Frozen { receiver: "mail".into(), ..frozen("msg_3", "receiver/oncall") };
     let first = record(claims.remove(0), refused, Verdict::RetryAt(seconds(300)));
-    store.record(Record { trouble: told, deliveries: vec![notice], ..first }).await.unwrap();
+    store.record(vec![Record { trouble: told, deliveries: vec![notice], ..first }]).await.unwrap();
     assert_eq!(store.trouble(&oncall()).await.unwrap(), told);
     store.commit(Commit { held: vec![held("msg_4", "c", 90)], ..commit(vec![]) }).await.unwrap();
     assert_eq!(store.waiting().await.unwrap(), [("mail".into(), 1), (oncall(), 3)], "what is held waits as well");
-    store.record(record(claims.remove(0), accepted(), Verdict::Delivered)).await.unwrap();
+    kept(&*store, record(claims.remove(0), accepted(), Verdict::Delivered)).await.unwrap();
     assert_eq!(store.trouble(&oncall()).await.unwrap(), Trouble::default());
+}
+
+#[tokio::test]
+async fn attempts_that_ended_together_are_recorded_together_but_for_one_whose_claim_was_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    store.commit(commit(vec![frozen("msg_1", "a"), frozen("msg_2", "b"), frozen("msg_3", "c")])).await.unwrap();
+    let mut claims = claim(&*store, 0, 9).await;
+    claims[1].token += 1;
+    let all = claims.into_iter().map(|claimed| record(claimed, accepted(), Verdict::Delivered)).collect();
+    assert_eq!(store.record(all).await.unwrap(), [true, false, true]);
+    assert_eq!(store.waiting().await.unwrap(), [(oncall(), 1)]);
+}
+
+#[tokio::test]
+async fn nothing_is_claimed_for_a_receiver_that_retired_until_it_is_opened_with_all_its_time_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let retired = || Outcome::Retired { why: "HTTP 410".into() };
+    let trouble = Trouble { retired: true, held_since: Some(seconds(0)), ..Trouble::default() };
+    let open_and_hold = async || {
+        let store = open(directory.path()).await.unwrap();
+        let first = claim(&*store, 700, 1).await.remove(0);
+        kept(&*store, Record { trouble, ..record(first, retired(), Verdict::Held) }).await.unwrap();
+        store
+    };
+    {
+        let store = open(directory.path()).await.unwrap();
+        store.commit(commit(vec![frozen("msg_1", "a"), frozen("msg_2", "b")])).await.unwrap();
+    }
+    drop(open_and_hold().await);
+    let store = open(directory.path()).await.unwrap();
+    assert!(claim(&*store, 700, 9).await.is_empty());
+    assert_eq!(store.next_due(&oncall()).await.unwrap(), None);
+    assert_eq!(store.troubles().await.unwrap(), [(oncall(), trouble)], "a restart of the store forgets nothing");
+    assert!(store.reopen(&oncall(), seconds(800)).await.unwrap());
+    assert!(!store.reopen(&oncall(), seconds(800)).await.unwrap());
+    assert_eq!(store.troubles().await.unwrap(), [(oncall(), Trouble { held_since: None, ..trouble })], "it was told");
+    let claims = claim(&*store, 800, 9).await;
+    assert_eq!((ids(&claims).len(), claims[0].budget_from, claims[0].tries), (2, seconds(800), 0));
+    store.release(claims).await.unwrap();
+    drop(store);
+    let store = open_and_hold().await;
+    let done = store.again(Again::Pending(oncall()), seconds(900)).await.unwrap();
+    assert_eq!((done.len(), claim(&*store, 900, 9).await.len()), (2, 2), "the operator opened it");
+}
+
+#[tokio::test]
+async fn the_copy_of_an_urgent_delivery_is_owed_once_when_it_was_not_accepted_in_time_and_never_when_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let reserve = |of: &str, job: &str| Reserve {
+        of: of.into(),
+        instead_of: oncall(),
+        due_at: seconds(180),
+        frozen: Frozen { receiver: "mail".into(), created_at: seconds(180), ..frozen(&format!("{of}_copy"), job) },
+    };
+    let owed = Commit {
+        reserves: vec![reserve("msg_1", "a"), reserve("msg_2", "b"), reserve("msg_3", "c"), reserve("msg_4", "d")],
+        ..commit(vec![frozen("msg_1", "a"), frozen("msg_2", "b"), frozen("msg_3", "c"), frozen("msg_4", "d")])
+    };
+    store.commit(owed.clone()).await.unwrap();
+    let mut claims = claim(&*store, 0, 3).await;
+    assert_eq!(claims[0].escalate_at, Some(seconds(180)));
+    kept(&*store, record(claims.remove(0), accepted(), Verdict::Delivered)).await.unwrap();
+    let why = Outcome::Unreachable { why: "503".into(), retry_after: None };
+    kept(&*store, record(claims.remove(0), why.clone(), Verdict::RetryAt(seconds(400)))).await.unwrap();
+    kept(&*store, record(claims.remove(0), why, Verdict::Dead)).await.unwrap();
+    assert_eq!(store.end(vec!["msg_4".into()], "dropped", START).await.unwrap(), [Dropped::Done]);
+    assert_eq!(store.escalate(&oncall(), seconds(1)).await.unwrap(), ["mail".into()], "that of the dead one at once");
+    assert_eq!(store.next_escalation(&oncall()).await.unwrap(), Some(seconds(180)));
+    assert_eq!(store.escalate(&oncall(), seconds(180)).await.unwrap(), ["mail".into()]);
+    assert_eq!(store.escalate(&oncall(), seconds(9_000)).await.unwrap(), [""; 0].map(ReceiverName::from));
+    store.commit(owed).await.unwrap();
+    assert_eq!(store.next_escalation(&oncall()).await.unwrap(), None, "a poll that is made again makes no new copy");
+    let copies = store.claim(&"mail".into(), seconds(180), seconds(240), 9).await.unwrap();
+    assert_eq!(ids(&copies), ["msg_3_copy", "msg_2_copy"]);
+    assert_eq!(copies[1].frozen, reserve("msg_2", "b").frozen);
+}
+
+#[tokio::test]
+async fn a_dropped_delivery_is_kept_with_who_and_why_holds_nobody_up_and_is_never_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    store.commit(commit(vec![frozen("msg_1", "a"), frozen("msg_2", "a")])).await.unwrap();
+    let first = claim(&*store, 0, 9).await.remove(0);
+    let ended = store.end(vec!["msg_1".into(), "msg_9".into()], "dropped by ann", seconds(5)).await.unwrap();
+    assert_eq!(ended, [Dropped::UnderWay, Dropped::Unknown]);
+    assert!(!kept(&*store, record(first, accepted(), Verdict::Delivered)).await.unwrap(), "the order stands");
+    assert_eq!(store.end(vec!["msg_1".into()], "dropped by bob", seconds(6)).await.unwrap(), [Dropped::Ended]);
+    assert_eq!(ids(&claim(&*store, 5, 9).await), ["msg_2"]);
+    let dropped = store.dossier(&"msg_1".into()).await.unwrap().unwrap().delivery;
+    let told = (dropped.state, dropped.note.as_str(), dropped.ended_at);
+    assert_eq!(told, (DeliveryState::Dropped, "dropped by ann", Some(seconds(5))));
+}
+
+#[tokio::test]
+async fn what_waits_for_its_job_goes_on_in_order_whatever_ends_replayed_or_gathered() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    let owed = (0..6_000).map(|n| frozen(&format!("msg_{n:04}"), if n % 2 == 0 { "even" } else { "odd" })).collect();
+    store.commit(commit(owed)).await.unwrap();
+    let mut heard = Vec::new();
+    for n in 0..40 {
+        // One claim looks at so many; there is another one as long as something may be due.
+        let mut claims = claim(&*store, 0, 4).await;
+        while store.next_due(&oncall()).await.unwrap() == Some(START) {
+            claims.extend(claim(&*store, 0, 4).await);
+        }
+        assert_eq!(claims.len(), 2, "one of each job");
+        heard.extend(ids(&claims).into_iter().map(str::to_owned));
+        let all = claims.into_iter().map(|claimed| record(claimed, accepted(), Verdict::Delivered)).collect();
+        store.record(all).await.unwrap();
+        if n == 19 {
+            store.again(Again::These(vec!["msg_0010".into()]), START).await.unwrap();
+        }
+    }
+    let even: Vec<&String> = heard.iter().filter(|id| id.ends_with(['0', '2', '4', '6', '8'])).collect();
+    let (before, after) = even.split_at(20);
+    assert!(before.is_sorted() && after[0] == "msg_0010" && after[1..].is_sorted(), "{even:?}");
+    assert_eq!((after[1].as_str(), after.len()), ("msg_0040", 20));
 }
 
 #[tokio::test]
@@ -367,20 +492,20 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
         "the digest waits for a's first, and b's next for the digest"
     );
     for claimed in claims {
-        assert!(store.record(record(claimed, accepted(), Verdict::Delivered)).await.unwrap());
+        assert!(kept(&*store, record(claimed, accepted(), Verdict::Delivered)).await.unwrap());
     }
     let claims = claim(&*store, 20, 9).await;
     assert_eq!(ids(&claims), ["msg_digest"]);
     assert!(claim(&*store, 20, 9).await.is_empty());
     let later = Outcome::Unreachable { why: "HTTP 503".into(), retry_after: None };
-    store.record(record(claims[0].clone(), later, Verdict::RetryAt(seconds(500)))).await.unwrap();
+    kept(&*store, record(claims[0].clone(), later, Verdict::RetryAt(seconds(500)))).await.unwrap();
     assert_eq!(
         store.next_due(&oncall()).await.unwrap(),
         Some(seconds(500)),
         "what waits for the digest is not due before"
     );
     let claims = claim(&*store, 500, 9).await;
-    store.record(record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap();
+    kept(&*store, record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap();
     assert_eq!(ids(&claim(&*store, 500, 9).await), ["msg_after"]);
 }
 
@@ -426,11 +551,11 @@ async fn what_follows_a_message_that_is_tried_again_waits_for_it_and_keeps_no_di
     assert_eq!(due().await, ["msg_a2", "msg_b2", "msg_c2"], "what was not tried yet is soon out of the way");
     for claimed in claim(&*store, 0, 9).await {
         let refused = Outcome::Refused { why: "HTTP 413".into() };
-        assert!(store.record(record(claimed, refused, Verdict::RetryAt(seconds(500)))).await.unwrap());
+        assert!(kept(&*store, record(claimed, refused, Verdict::RetryAt(seconds(500)))).await.unwrap());
     }
     assert_eq!(due().await, ["msg_b2"]);
     for claimed in claim(&*store, 500, 9).await {
-        assert!(store.record(record(claimed, accepted(), Verdict::Delivered)).await.unwrap());
+        assert!(kept(&*store, record(claimed, accepted(), Verdict::Delivered)).await.unwrap());
     }
     assert_eq!(due().await, ["msg_a2", "msg_b2", "msg_c2"]);
 }
@@ -501,11 +626,11 @@ async fn a_message_that_was_given_up_told_nobody_so_that_no_cooldown_counts_from
     assert_eq!(told().await, Some(None), "on its way");
     let claims = claim(&*store, 0, 1).await;
     let refused = Outcome::Refused { why: "HTTP 404".into() };
-    store.record(record(claims[0].clone(), refused, Verdict::Dead)).await.unwrap();
+    kept(&*store, record(claims[0].clone(), refused, Verdict::Dead)).await.unwrap();
     assert_eq!(told().await, None);
-    store.again(Again::Dead, seconds(5)).await.unwrap();
+    store.again(Again::Dead(None), seconds(5)).await.unwrap();
     let claims = claim(&*store, 5, 1).await;
-    store.record(record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap();
+    kept(&*store, record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap();
     assert_eq!(told().await, Some(Some(START.plus(Duration::from_millis(3)))), "delivered when the attempt ended");
 }
 
@@ -674,7 +799,7 @@ mod sqlite {
         let claims = claim(&*store, 0, 9).await;
         assert_eq!(ids(&claims), ["msg_a"]);
         assert_eq!((claims[0].frozen.payload.as_slice(), claims[0].tries), (b"frozen".as_slice(), 1));
-        assert!(store.record(record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap());
+        assert!(kept(&*store, record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap());
         assert_eq!(store.again(Again::Dead, START).await.unwrap(), ["msg_b".into()]);
         assert!(store.holding(START).await.unwrap().is_empty());
     }

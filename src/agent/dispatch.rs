@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -15,12 +15,12 @@ use super::{GRACE, ReceiverSetup};
 use crate::clock::Clock;
 use crate::deliver::Sent;
 use crate::model::alert::Severity;
-use crate::model::delivery::{Attempt, Claimed, Frozen, Lane as Order, Outcome, Owed, Verdict};
+use crate::model::delivery::{Attempt, Claimed, Frozen, Lane as Order, Outcome, Owed, Reserve, Verdict};
 use crate::model::name::{DeliveryId, JobId, ReceiverName, derive};
 use crate::model::notification::{Event, Notification, Topic};
-use crate::model::time::Timestamp;
+use crate::model::time::{Timestamp, span};
 use crate::plan::SelfWatch;
-use crate::retry::{History, verdict};
+use crate::retry::{Breaker, History, verdict};
 use crate::store::{self, Record, Store, Trouble};
 
 /// The outbox is looked at this often without a nudge: another process may have made something due.
@@ -36,6 +36,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Lane {
     name: ReceiverName,
     shared: Arc<Shared>,
+    breaker: Mutex<Breaker>,
 }
 
 /// What all lanes share.
@@ -79,9 +80,33 @@ struct Flight {
     claims: HashMap<Id, (Claimed, Timestamp, crate::clock::Stopwatch)>,
 }
 
+/// An attempt that ended, and what becomes of its delivery.
+struct Landed {
+    claimed: Claimed,
+    attempt: Attempt,
+    verdict: Verdict,
+}
+
+impl Flight {
+    fn landed(&mut self, ended: Result<(Id, Sent), JoinError>) -> Option<(Claimed, Attempt)> {
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let (claimed, at, watch) = self.claims.remove(&id)?;
+        let sent = match ended {
+            Ok((_, sent)) => sent,
+            // A panic in one delivery is one failed delivery.
+            Err(_) => unreachable("the attempt broke off: this is a fault in jobwatch", &claimed),
+        };
+        let attempt = Attempt { at, took: watch.elapsed(), outcome: sent.outcome, progress: sent.progress };
+        Some((claimed, attempt))
+    }
+}
+
 impl Lane {
     pub(super) fn new(name: ReceiverName, shared: Arc<Shared>) -> Self {
-        Self { name, shared }
+        Self { name, shared, breaker: Mutex::default() }
     }
 
     fn setup(&self) -> &ReceiverSetup {
@@ -93,11 +118,36 @@ impl Lane {
         freeze(self.setup(), owed, now)
     }
 
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The copy of an urgent delivery for this receiver's fallback, if there is one.
+    pub(super) fn reserve<'a>(&self, owed: &'a Owed, now: Timestamp) -> Option<(Reserve, &'a Owed)> {
+        let setup = self.setup();
+        let (after, notification) = (setup.schedule.escalate_after, &owed.notification);
+        let urgent = notification.severity == Severity::Critical && notification.event != Event::AlertResolved;
+        let fallback = setup.fallback.as_ref().filter(|name| urgent && **name != self.name)?;
+        let body = format!("{} has not taken this within {}.\n\n{}", self.name, span(after), notification.body);
+        let copy = Owed {
+            id: DeliveryId::from(derive("msg", &["jobwatch/escalated/v1", owed.id.as_str(), fallback.as_str()])),
+            receiver: fallback.clone(),
+            lane: owed.lane.clone(),
+            notification: Notification { body, ..notification.clone() },
+            pace: None,
+        };
+        let frozen = freeze(self.shared.receivers.get(fallback)?, &copy, now);
+        let of = owed.id.clone();
+        Some((Reserve { of, instead_of: self.name.clone(), due_at: now.plus(after), frozen }, owed))
+    }
+
     /// Serves the receiver until the agent stops; then waits for what is under way, and gives back what does not end.
     pub(super) async fn run(self: Arc<Self>, shutdown: Shutdown, heart: Heart) {
         let mut flight = Flight::default();
+        self.reopen().await;
         while !shutdown.is_requested() {
             heart.beat(LOOK_EVERY + self.setup().timeout);
+            self.escalate().await;
             let wait = match self.claim(&mut flight).await {
                 true => self.wait(&flight).await,
                 false => STORE_PAUSE,
@@ -117,10 +167,43 @@ impl Lane {
     pub(super) async fn turn(self: Arc<Self>) {
         let mut flight = Flight::default();
         loop {
-            self.claim(&mut flight).await;
+            self.escalate().await;
+            let answered = self.claim(&mut flight).await;
             match flight.tasks.join_next_with_id().await {
                 Some(ended) => self.land(&mut flight, ended).await,
+                None if answered && self.wait(&flight).await.is_zero() => {}
                 None => return,
+            }
+        }
+    }
+
+    /// When there is something to do.
+    pub(super) async fn next(&self) -> Option<Timestamp> {
+        let (store, name) = (&self.shared.store, &self.name);
+        let (due, copy) = (store.next_due(name).await.ok()?, store.next_escalation(name).await.ok()?);
+        let probe = self.breaker().probe_at();
+        due.map(|due| probe.map_or(due, |probe| due.max(probe))).into_iter().chain(copy).min()
+    }
+
+    /// The agent was started: whoever retired gets another chance, with one delivery at first.
+    async fn reopen(&self) {
+        match self.shared.store.reopen(&self.name, self.shared.clock.now()).await {
+            Ok(true) => *self.breaker() = Breaker::cautious(),
+            Ok(false) => {}
+            Err(error) => self.shared.observer.see(&Seen::StoreFailed { doing: "opening a receiver", error: &error }),
+        }
+    }
+
+    /// Urgent deliveries that were not accepted in time go to the fallback as well, whatever keeps them here.
+    async fn escalate(&self) {
+        match self.shared.store.escalate(&self.name, self.shared.clock.now()).await {
+            Ok(told) if told.is_empty() => {}
+            Ok(told) => {
+                self.shared.observer.see(&Seen::Escalated { receiver: &self.name, count: told.len() });
+                told.iter().for_each(|receiver| self.shared.nudges.nudge(receiver));
+            }
+            Err(error) => {
+                self.shared.observer.see(&Seen::StoreFailed { doing: "escalating deliveries", error: &error })
             }
         }
     }
@@ -128,11 +211,11 @@ impl Lane {
     /// Fills the free places with deliveries that are due. `false` when the store did not answer.
     async fn claim(&self, flight: &mut Flight) -> bool {
         let setup = self.setup();
-        let free = setup.concurrency.saturating_sub(flight.tasks.len());
+        let now = self.shared.clock.now();
+        let free = self.breaker().places(setup.concurrency, flight.tasks.len(), now);
         if free == 0 {
             return true;
         }
-        let now = self.shared.clock.now();
         let until = now.plus(setup.timeout).plus(CLAIM_MARGIN);
         match self.shared.store.claim(&self.name, now, until, free).await {
             Ok(claims) => {
@@ -162,46 +245,70 @@ impl Lane {
 
     /// How long nothing has to be done.
     async fn wait(&self, flight: &Flight) -> Duration {
-        if flight.tasks.len() >= self.setup().concurrency {
+        let now = self.shared.clock.now();
+        let full = self.breaker().places(self.setup().concurrency, flight.tasks.len(), now) == 0;
+        let rest = self.breaker().probe_at().map(|at| at.since(now)).filter(|rest| !rest.is_zero());
+        if full && (rest.is_none() || !flight.tasks.is_empty()) {
             return LOOK_EVERY;
         }
-        match self.shared.store.next_due(&self.name).await {
-            Ok(Some(due)) => due.since(self.shared.clock.now()).min(LOOK_EVERY),
-            Ok(None) | Err(_) => LOOK_EVERY,
+        match self.next().await {
+            Some(due) => due.since(now).min(LOOK_EVERY),
+            None => LOOK_EVERY,
         }
     }
 
-    /// An attempt has ended: decide and record.
+    /// An attempt has ended, and maybe others with it: decide and record.
     async fn land(&self, flight: &mut Flight, ended: Result<(Id, Sent), JoinError>) {
-        let id = match &ended {
-            Ok((id, _)) => *id,
-            Err(error) => error.id(),
+        let mut all: Vec<_> = flight.landed(ended).into_iter().collect();
+        while let Some(ended) = flight.tasks.try_join_next_with_id() {
+            all.extend(flight.landed(ended));
+        }
+        let now = self.shared.clock.now();
+        let decide = |(claimed, attempt): (Claimed, Attempt)| {
+            let chance = (self.shared.chance)();
+            let history = History {
+                budget_from: claimed.budget_from,
+                tries: claimed.tries,
+                refused_since: claimed.refused_since,
+                escalate_at: claimed.escalate_at,
+            };
+            let verdict = verdict(&self.setup().schedule, &history, &attempt.outcome, now, chance);
+            self.feel(&claimed, &attempt, now, chance);
+            Landed { claimed, attempt, verdict }
         };
-        let Some((claimed, at, watch)) = flight.claims.remove(&id) else { return };
-        let sent = match ended {
-            Ok((_, sent)) => sent,
-            // A panic in one delivery is one failed delivery.
-            Err(_) => unreachable("the attempt broke off: this is a fault in jobwatch", &claimed),
-        };
-        let attempt = Attempt { at, took: watch.elapsed(), outcome: sent.outcome, progress: sent.progress };
-        self.record(claimed, attempt).await;
+        let landed: Vec<Landed> = all.into_iter().map(decide).collect();
+        self.record(&landed, now).await;
     }
 
-    async fn record(&self, claimed: Claimed, attempt: Attempt) {
-        let now = self.shared.clock.now();
-        let history =
-            History { budget_from: claimed.budget_from, tries: claimed.tries, refused_since: claimed.refused_since };
-        let verdict = verdict(&self.setup().schedule, &history, &attempt.outcome, now, (self.shared.chance)());
+    /// What an attempt says about the receiver's health.
+    fn feel(&self, claimed: &Claimed, attempt: &Attempt, now: Timestamp, chance: f64) {
+        let (before, after) = {
+            let mut breaker = self.breaker();
+            let before = breaker.probe_at();
+            *breaker = breaker.clone().after(&claimed.frozen.id, &attempt.outcome, now, chance);
+            (before, breaker.probe_at())
+        };
+        let receiver = &self.name;
+        match (before, after, &attempt.outcome) {
+            // That is said as what it is.
+            (_, _, Outcome::Retired { .. }) => {}
+            (None, Some(until), _) => self.shared.observer.see(&Seen::Rested { receiver, until }),
+            (Some(_), None, _) => self.shared.observer.see(&Seen::Recovered { receiver }),
+            (Some(_), Some(_), _) | (None, None, _) => {}
+        }
+    }
+
+    async fn record(&self, landed: &[Landed], now: Timestamp) {
         for offer in 1..=RECORD_TRIES {
-            match self.try_record(&claimed, &attempt, verdict, now).await {
+            match self.try_record(landed, now).await {
                 Ok(kept) => {
-                    if kept {
-                        self.shared.observer.see(&Seen::Attempted { claimed: &claimed, attempt: &attempt, verdict });
+                    for (Landed { claimed, attempt, verdict }, _) in landed.iter().zip(kept).filter(|(_, kept)| *kept) {
+                        self.shared.observer.see(&Seen::Attempted { claimed, attempt, verdict: *verdict });
                     }
                     return;
                 }
                 Err(error) => {
-                    self.shared.observer.see(&Seen::StoreFailed { doing: "recording an attempt", error: &error });
+                    self.shared.observer.see(&Seen::StoreFailed { doing: "recording attempts", error: &error });
                     if offer < RECORD_TRIES {
                         tokio::time::sleep(STORE_PAUSE).await;
                     }
@@ -210,23 +317,24 @@ impl Lane {
         }
     }
 
-    async fn try_record(
-        &self,
-        claimed: &Claimed,
-        attempt: &Attempt,
-        verdict: Verdict,
-        now: Timestamp,
-    ) -> Result<bool, store::Error> {
-        let known = self.shared.store.trouble(&self.name).await?;
-        let (trouble, news) = trouble(known, &attempt.outcome, verdict);
-        let notices = news.map(|state| self.notices(state, claimed, attempt, now)).unwrap_or_default();
-        let deliveries: Vec<Frozen> = notices
-            .iter()
-            .filter_map(|owed| Some(freeze(self.shared.receivers.get(&owed.receiver)?, owed, now)))
-            .collect();
-        let record = Record { claimed: claimed.clone(), attempt: attempt.clone(), verdict, trouble, deliveries };
-        let kept = self.shared.store.record(record).await?;
-        notices.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
+    /// Writes all that ended together in one transaction.
+    async fn try_record(&self, landed: &[Landed], now: Timestamp) -> Result<Vec<bool>, store::Error> {
+        let mut known = self.shared.store.trouble(&self.name).await?;
+        let (mut records, mut told) = (Vec::new(), Vec::new());
+        for Landed { claimed, attempt, verdict } in landed {
+            let (trouble, news) = trouble(known, &attempt.outcome, *verdict, now);
+            known = trouble;
+            let notices = news.map(|state| self.notices(state, claimed, attempt, now)).unwrap_or_default();
+            let deliveries: Vec<Frozen> = notices
+                .iter()
+                .filter_map(|owed| Some(freeze(self.shared.receivers.get(&owed.receiver)?, owed, now)))
+                .collect();
+            told.extend(notices.into_iter().map(|owed| owed.receiver));
+            let (claimed, attempt, verdict) = (claimed.clone(), attempt.clone(), *verdict);
+            records.push(Record { claimed, attempt, verdict, trouble, deliveries });
+        }
+        let kept = self.shared.store.record(records).await?;
+        told.iter().for_each(|receiver| self.shared.nudges.nudge(receiver));
         Ok(kept)
     }
 
@@ -235,6 +343,9 @@ impl Lane {
         let why = attempt.outcome.detail().to_owned();
         let title = match state {
             "dead" => format!("a delivery to {} was given up: {why}", self.name),
+            "retired" => {
+                format!("{} says that it is no more, and is sent nothing until somebody opens it: {why}", self.name)
+            }
             _ => format!("{} refuses what it is sent: {why}", self.name),
         };
         let body = format!(
@@ -244,9 +355,14 @@ impl Lane {
             claimed.tries + 1,
             claimed.frozen.created_at,
             match state {
-                "dead" => "It is kept: `jobwatch deliveries retry` sends it again.",
+                "dead" => "It is kept: `jobwatch deliveries retry` sends it again.".to_owned(),
+                "retired" => format!(
+                    "Everything for it is held. When it is mended, `jobwatch deliveries retry --receiver {}` opens it; so does a start of the service.",
+                    self.name
+                ),
                 _ =>
-                    "It is tried again slowly for a day; other deliveries to it meet the same fate until somebody mends it.",
+                    "It is tried again slowly for a day; other deliveries to it meet the same fate until somebody mends it."
+                        .to_owned(),
             },
         );
         let notification = Notification {
@@ -324,10 +440,14 @@ fn unreachable(why: &str, claimed: &Claimed) -> Sent {
 }
 
 /// What the operator knows of the trouble after this outcome, and what is news in it.
-fn trouble(known: Trouble, outcome: &Outcome, verdict: Verdict) -> (Trouble, Option<&'static str>) {
+fn trouble(known: Trouble, outcome: &Outcome, verdict: Verdict, now: Timestamp) -> (Trouble, Option<&'static str>) {
     match (outcome, verdict) {
         (Outcome::Accepted { .. }, _) => (Trouble::default(), None),
         (_, Verdict::Dead) => (Trouble { dead: true, ..known }, (!known.dead).then_some("dead")),
+        (Outcome::Retired { .. }, _) => {
+            let held_since = known.held_since.or(Some(now));
+            (Trouble { retired: true, held_since, ..known }, (!known.retired).then_some("retired"))
+        }
         (Outcome::Refused { .. }, _) => (Trouble { refused: true, ..known }, (!known.refused).then_some("refused")),
         (Outcome::Unreachable { .. }, _) => (known, None),
     }

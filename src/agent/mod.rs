@@ -26,7 +26,7 @@ pub use shutdown::{Shutdown, Tasks};
 
 use crate::clock::Clock;
 use crate::deliver::Receiver;
-use crate::model::delivery::{Frozen, Owed};
+use crate::model::delivery::{Frozen, Owed, Reserve};
 use crate::model::name::{ReceiverName, SourceName};
 use crate::model::time::Timestamp;
 use crate::plan::{Plan, Rate, SelfWatch};
@@ -182,13 +182,20 @@ impl Agent {
         plans
     }
 
-    /// Delivers everything that is due now, receivers side by side, and comes back when nothing more is.
-    pub async fn turn(&self) {
+    /// Delivers everything that is due now, receivers side by side, and comes back when nothing more is. Returns when there is
+    /// something to do again, if there will be.
+    pub async fn turn(&self) -> Option<Timestamp> {
         let mut lanes = tokio::task::JoinSet::new();
         for lane in self.lanes.values() {
             lanes.spawn(Arc::clone(lane).turn());
         }
         lanes.join_all().await;
+        let mut next = None;
+        for lane in self.lanes.values() {
+            // One lane's trouble is another one's delivery: asked when all have ended.
+            next = lane.next().await.into_iter().chain(next).min();
+        }
+        next
     }
 
     /// What each source would bring now: nothing is written and nothing sent.
@@ -209,6 +216,20 @@ impl Agent {
     /// Whether every loop turns.
     pub fn pulse(&self) -> &Arc<Pulse> {
         &self.pulse
+    }
+
+    /// Copies of urgent deliveries for their receivers' fallbacks; those who hear the same anyway need none.
+    fn reserves(&self, send: &[Owed], all: &[Owed]) -> Vec<Reserve> {
+        let now = self.shared.clock.now();
+        let hears = |receiver: &ReceiverName, of: &Owed| {
+            all.iter()
+                .any(|owed| owed.receiver == *receiver && owed.lane == of.lane && owed.notification == of.notification)
+        };
+        send.iter()
+            .filter_map(|owed| self.lanes.get(&owed.receiver)?.reserve(owed, now))
+            .filter(|(reserve, of)| !hears(&reserve.frozen.receiver, of))
+            .map(|(reserve, _)| reserve)
+            .collect()
     }
 
     /// Deliveries in their final wording, as they are stored and sent.

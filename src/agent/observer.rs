@@ -36,6 +36,25 @@ pub enum Seen<'a> {
         /// What becomes of it.
         verdict: Verdict,
     },
+    /// Urgent deliveries were not accepted in time: copies went to the fallback.
+    Escalated {
+        /// Whose.
+        receiver: &'a ReceiverName,
+        /// How many.
+        count: usize,
+    },
+    /// A receiver is away: from now on it is only probed.
+    Rested {
+        /// Which.
+        receiver: &'a ReceiverName,
+        /// When the first probe goes to it.
+        until: Timestamp,
+    },
+    /// A receiver that was away takes deliveries again.
+    Recovered {
+        /// Which.
+        receiver: &'a ReceiverName,
+    },
     /// Deliveries that could not finish in time went back to the outbox.
     Returned {
         /// Whose.

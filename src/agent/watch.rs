@@ -229,6 +229,7 @@ impl Agent {
                 alerts: plan.alerts.clone(),
                 sight: plan.sight,
                 deliveries: self.freeze(&send),
+                reserves: self.reserves(&send, &plan.owed),
                 held: self.hold(hold),
                 groups: groups.into_iter().map(|((receiver, group), opened)| (receiver, group, opened)).collect(),
                 muted: plan.muted.clone(),

@@ -1,10 +1,10 @@
-//! `jobwatch deliveries`: what was sent to whom, what is stuck, and sending it again.
+//! `jobwatch deliveries`: what was sent to whom, what is stuck, and what to do about it.
 
 use std::io::Write as _;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, Table};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Exit, Format, Global, Since, show, since};
 use crate::clock::Clock;
@@ -12,10 +12,14 @@ use crate::deliver::tame;
 use crate::model::delivery::DeliveryState;
 use crate::model::name::{DeliveryId, ReceiverName};
 use crate::model::time::{Timestamp, span};
-use crate::store::{Again, Delivery, Dossier, Filter, Store};
+use crate::store::{Again, AttemptRow, Delivery, Dossier, Dropped, Filter, Store};
 
 /// Titles and answers in a table are cut to this many characters; `show` has them whole.
 const CELL_MAX: usize = 60;
+/// As much of a comment is kept, in characters.
+const COMMENT_MAX: usize = 300;
+/// What `--state` can be.
+const STATES: [&str; 4] = ["pending", "delivered", "dead", "dropped"];
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Deliveries {
@@ -32,12 +36,48 @@ pub(super) enum Deliveries {
     /// Send again, under the same id: at once, or with the next start if the agent is not running.
     Retry {
         /// The deliveries' ids.
-        #[arg(required_unless_present = "dead")]
+        #[arg(required_unless_present_any = ["dead", "receiver"], value_name = "ID")]
         ids: Vec<String>,
         /// Every dead one.
         #[arg(long, conflicts_with = "ids")]
         dead: bool,
+        /// Everything that is pending for this receiver; one that retired is opened again. With `--dead`, the dead ones.
+        #[arg(long, value_name = "NAME", conflicts_with = "ids")]
+        receiver: Option<String>,
     },
+    /// End deliveries that are pending or dead: they are kept, and never sent again.
+    Drop {
+        /// The deliveries' ids.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+        /// Who orders it.
+        #[arg(long, value_name = "NAME", env = "USER")]
+        author: String,
+        /// Why.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        comment: String,
+    },
+    /// Deliveries with the bytes that are sent, one JSON object a line, oldest first.
+    Export(Export),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    /// Only to this receiver.
+    #[arg(long, value_name = "NAME")]
+    receiver: Option<String>,
+    /// Only in this state.
+    #[arg(long, value_parser = STATES)]
+    state: Option<String>,
+    /// Only about this job.
+    #[arg(long, value_name = "ID")]
+    job: Option<String>,
+    /// Only decided within this time, such as `2h` or `14d`, or since this instant.
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Since>,
+    /// At most this many, the newest.
+    #[arg(long, default_value_t = 100_000)]
+    limit: usize,
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,7 +86,7 @@ pub(super) struct List {
     #[arg(long, value_name = "NAME")]
     receiver: Option<String>,
     /// Only in this state.
-    #[arg(long, value_parser = ["pending", "delivered", "dead"])]
+    #[arg(long, value_parser = STATES)]
     state: Option<String>,
     /// Only about this job.
     #[arg(long, value_name = "ID")]
@@ -71,7 +111,9 @@ impl Deliveries {
         match self {
             Self::List(list) => list.run(&*store).await,
             Self::Show { id, format } => show_one(&*store, &id, format).await,
-            Self::Retry { ids, dead } => retry(&*store, ids, dead).await,
+            Self::Retry { ids, dead, receiver } => retry(&*store, ids, dead, receiver.map(ReceiverName::from)).await,
+            Self::Drop { ids, author, comment } => end(&*store, ids, &author, &comment).await,
+            Self::Export(export) => export.run(&*store).await,
         }
     }
 }
@@ -93,8 +135,45 @@ impl List {
             Format::Text if rows.is_empty() => writeln!(out, "no deliveries")?,
             Format::Text => writeln!(out, "{}", table(&rows, now))?,
         }
+        for (receiver, trouble) in store.troubles().await? {
+            if let Some(since) = trouble.held_since {
+                writeln!(
+                    anstream::stderr(),
+                    "{receiver} said {} ago that it is no more: what is pending for it is held until \
+                     `jobwatch deliveries retry --receiver {receiver}`, or a start of the service",
+                    span(now.since(since))
+                )?;
+            }
+        }
         Ok(Exit::Done)
     }
+}
+
+impl Export {
+    async fn run(self, store: &dyn Store) -> anyhow::Result<Exit> {
+        let now = Clock::system().now();
+        let filter = Filter {
+            receiver: self.receiver.map(ReceiverName::from),
+            state: self.state.and_then(|word| word.parse().ok()),
+            job: self.job,
+            since: self.since.map(|since| since.before(now)),
+            limit: self.limit,
+        };
+        let mut out = anstream::stdout();
+        for row in store.deliveries(filter).await?.into_iter().rev() {
+            let Some(dossier) = store.dossier(&row.id).await? else { continue };
+            writeln!(out, "{}", whole(&dossier))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// A delivery with everything about it. A payload that is JSON is shown as such.
+fn whole(dossier: &Dossier) -> Value {
+    let Dossier { delivery, attempts, payload } = dossier;
+    let text = String::from_utf8_lossy(payload);
+    let payload = serde_json::from_str(&text).unwrap_or_else(|_| json!(text));
+    json!({ "delivery": delivery, "attempts": attempts, "payload": payload })
 }
 
 fn table(rows: &[Delivery], now: Timestamp) -> Table {
@@ -116,18 +195,17 @@ fn table(rows: &[Delivery], now: Timestamp) -> Table {
 }
 
 async fn show_one(store: &dyn Store, id: &str, format: Format) -> anyhow::Result<Exit> {
-    let Some(Dossier { delivery, attempts, payload }) = store.dossier(&DeliveryId::from(id)).await? else {
+    let Some(dossier) = store.dossier(&DeliveryId::from(id)).await? else {
         writeln!(anstream::stderr(), "error: there is no delivery {id}")?;
         return Ok(Exit::No);
     };
     let mut out = anstream::stdout();
-    let payload = String::from_utf8_lossy(&payload).into_owned();
-    let payload = serde_json::from_str(&payload).unwrap_or_else(|_| json!(payload));
+    let all = whole(&dossier);
     if format == Format::Json {
-        let all = json!({ "delivery": delivery, "attempts": attempts, "payload": payload });
         writeln!(out, "{}", show::json(&all))?;
         return Ok(Exit::Done);
     }
+    let Dossier { delivery, attempts, .. } = dossier;
     let (bold, plain) = (show::BOLD, show::PLAIN);
     writeln!(out, "{bold}{}{plain}", show::tame(&delivery.title))?;
     writeln!(out, "id        {}", delivery.id)?;
@@ -136,11 +214,14 @@ async fn show_one(store: &dyn Store, id: &str, format: Format) -> anyhow::Result
     writeln!(out, "type      {}", delivery.event)?;
     writeln!(out, "state     {}", delivery.state)?;
     writeln!(out, "decided   {}", delivery.created_at)?;
+    let ended = delivery.ended_at.map(|at| at.to_string()).unwrap_or_default();
     match delivery.state {
-        DeliveryState::Pending => writeln!(out, "due       {}", delivery.due_at)?,
-        DeliveryState::Delivered | DeliveryState::Dead => {
-            writeln!(out, "ended     {}", delivery.ended_at.map(|at| at.to_string()).unwrap_or_default())?;
-        }
+        DeliveryState::Pending => {}
+        DeliveryState::Delivered | DeliveryState::Dead => writeln!(out, "ended     {ended}")?,
+        DeliveryState::Dropped => writeln!(out, "ended     {ended}, {}", show::tame(&delivery.note))?,
+    }
+    if let Some(next) = next(store, &delivery, attempts.last()).await? {
+        writeln!(out, "next      {next}")?;
     }
     writeln!(out, "\n{bold}attempts{plain}")?;
     for attempt in &attempts {
@@ -155,24 +236,92 @@ async fn show_one(store: &dyn Store, id: &str, format: Format) -> anyhow::Result
     if attempts.is_empty() {
         writeln!(out, "  none yet")?;
     }
-    writeln!(out, "\n{bold}payload{plain}\n{}", show::json(&payload))?;
+    writeln!(out, "\n{bold}payload{plain}\n{}", show::json(&all["payload"]))?;
     Ok(Exit::Done)
 }
 
-async fn retry(store: &dyn Store, ids: Vec<String>, dead: bool) -> anyhow::Result<Exit> {
+/// What happens next to a delivery, and why.
+async fn next(store: &dyn Store, delivery: &Delivery, last: Option<&AttemptRow>) -> anyhow::Result<Option<String>> {
+    let (id, receiver) = (&delivery.id, &delivery.receiver);
+    Ok(match delivery.state {
+        DeliveryState::Delivered | DeliveryState::Dropped => None,
+        DeliveryState::Dead => {
+            Some(format!("nothing: it was given up; `jobwatch deliveries retry {id}` sends it again"))
+        }
+        DeliveryState::Pending if store.trouble(receiver).await?.held_since.is_some() => {
+            Some(format!("nothing: {receiver} retired; `jobwatch deliveries retry --receiver {receiver}` opens it"))
+        }
+        DeliveryState::Pending if delivery.parked => Some(
+            "when what was decided before about the same job has ended: messages about one job keep their order".into(),
+        ),
+        DeliveryState::Pending => {
+            let why = match last.map(|attempt| attempt.outcome.as_str()) {
+                None => "its first attempt",
+                Some("refused") => "it was refused, which is tried again slowly",
+                Some(_) => "the receiver could not be reached",
+            };
+            Some(format!("not before {}: {why}", delivery.due_at))
+        }
+    })
+}
+
+async fn retry(
+    store: &dyn Store,
+    ids: Vec<String>,
+    dead: bool,
+    receiver: Option<ReceiverName>,
+) -> anyhow::Result<Exit> {
     let wanted: Vec<DeliveryId> = ids.into_iter().map(DeliveryId::from).collect();
-    let which = if dead { Again::Dead } else { Again::These(wanted.clone()) };
-    let done = store.again(which, Clock::system().now()).await?;
     let mut out = anstream::stdout();
+    let held = match &receiver {
+        Some(name) if !dead => store.trouble(name).await?.held_since.is_some(),
+        Some(_) | None => false,
+    };
+    let which = match receiver.clone() {
+        receiver if dead => Again::Dead(receiver),
+        Some(receiver) => Again::Pending(receiver),
+        None => Again::These(wanted.clone()),
+    };
+    let done = store.again(which, Clock::system().now()).await?;
+    if let Some(receiver) = receiver.filter(|_| held) {
+        writeln!(out, "{receiver} is open again")?;
+    }
     for id in &done {
         writeln!(out, "{id} is due now")?;
     }
-    if dead && done.is_empty() {
-        writeln!(out, "nothing is dead")?;
+    if wanted.is_empty() && done.is_empty() {
+        writeln!(out, "nothing is {}", if dead { "dead" } else { "pending" })?;
     }
     let unknown: Vec<&DeliveryId> = wanted.iter().filter(|id| !done.contains(id)).collect();
     for id in &unknown {
         writeln!(anstream::stderr(), "error: there is no delivery {id}")?;
     }
     Ok(if unknown.is_empty() { Exit::Done } else { Exit::No })
+}
+
+async fn end(store: &dyn Store, ids: Vec<String>, author: &str, comment: &str) -> anyhow::Result<Exit> {
+    let ids: Vec<DeliveryId> = ids.into_iter().map(DeliveryId::from).collect();
+    let mut note = format!("dropped by {}", tame(author, CELL_MAX));
+    if !comment.is_empty() {
+        note = format!("{note}: {}", tame(comment, COMMENT_MAX));
+    }
+    let ended = store.end(ids.clone(), &note, Clock::system().now()).await?;
+    let (mut out, mut exit) = (anstream::stdout(), Exit::Done);
+    for (id, what) in ids.iter().zip(ended) {
+        let wrong = match what {
+            Dropped::Done => {
+                writeln!(out, "{id} is dropped")?;
+                continue;
+            }
+            Dropped::UnderWay => {
+                writeln!(out, "{id} is dropped; an attempt is under way and may still arrive")?;
+                continue;
+            }
+            Dropped::Ended => format!("{id} has ended already"),
+            Dropped::Unknown => format!("there is no delivery {id}"),
+        };
+        writeln!(anstream::stderr(), "error: {wrong}")?;
+        exit = Exit::No;
+    }
+    Ok(exit)
 }

@@ -64,6 +64,9 @@ impl Observer for Reporter {
             Seen::Attempted { verdict: Verdict::Delivered, .. } => tell(News::Delivered),
             Seen::Remarked { .. }
             | Seen::Attempted { .. }
+            | Seen::Escalated { .. }
+            | Seen::Rested { .. }
+            | Seen::Recovered { .. }
             | Seen::Returned { .. }
             | Seen::StoreFailed { .. }
             | Seen::RulesTaken { .. }

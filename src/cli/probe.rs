@@ -66,13 +66,21 @@ async fn receiver(config: &Config, name: &str) -> anyhow::Result<Exit> {
         created_at: moment,
         payload: setup.receiver.freeze(&owed),
     };
-    let claimed =
-        Claimed { frozen, budget_from: moment, tries: 0, refused_since: None, progress: Vec::new(), token: 0 };
+    let claimed = Claimed {
+        frozen,
+        budget_from: moment,
+        tries: 0,
+        refused_since: None,
+        escalate_at: None,
+        progress: Vec::new(),
+        token: 0,
+    };
     let watch = clock.stopwatch();
     let sent = setup.receiver.send(&claimed, moment).await;
     let (health, word) = match &sent.outcome {
         Outcome::Accepted { .. } => (Health::Good, "accepted"),
         Outcome::Refused { .. } => (Health::Bad, "refused"),
+        Outcome::Retired { .. } => (Health::Bad, "retired"),
         Outcome::Unreachable { .. } => (Health::Bad, "not reached"),
     };
     let took = watch.elapsed().as_secs_f64();

@@ -681,6 +681,9 @@ fn schedule(table: &Table<'_>) -> Schedule {
     if let Some(after) = retry.duration("give_up_after", SECOND..30 * DAY) {
         schedule.give_up_after = after;
     }
+    if let Some(after) = retry.duration("escalate_after", SECOND..DAY) {
+        schedule.escalate_after = after;
+    }
     if schedule.first > schedule.max {
         retry.error("retry", retry.span(), "`first` is longer than `max`", "retry = { first = \"5s\", max = \"1h\" }");
     }

@@ -163,6 +163,7 @@ fn common_of_receivers() -> [(&'static str, Value); 6] {
             ("first", duration("After the first attempt.")),
             ("max", duration("The longest pause.")),
             ("give_up_after", duration("After this it is given up, and kept.")),
+            ("escalate_after", duration("After this a copy of what is critical goes to the fallback.")),
         ],
     );
     [

@@ -129,7 +129,7 @@ pub fn tame(text: &str, max: usize) -> String {
 /// What is to be told of several who are to have one message: what can be tried again, then what cannot, then success.
 fn worse(known: Option<Outcome>, new: Outcome) -> Outcome {
     match (known, new) {
-        (Some(known @ Outcome::Unreachable { .. }), Outcome::Refused { .. }) => known,
+        (Some(known @ Outcome::Unreachable { .. }), Outcome::Refused { .. } | Outcome::Retired { .. }) => known,
         (_, new) => new,
     }
 }

@@ -262,6 +262,7 @@ fn at(target: &str, outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Accepted { note } => Outcome::Accepted { note },
         Outcome::Refused { why } => Outcome::Refused { why: format!("{target}: {why}") },
+        Outcome::Retired { why } => Outcome::Retired { why: format!("{target}: {why}") },
         Outcome::Unreachable { why, retry_after } => {
             Outcome::Unreachable { why: format!("{target}: {why}"), retry_after }
         }
@@ -310,6 +311,7 @@ fn judge(medium: &impl Medium, answer: Result<Answer, Error>, now: Timestamp, hi
         Meaning::AsStatus => match reply.status {
             200..=299 => Outcome::Accepted { note: why },
             300..=399 => Outcome::Refused { why: format!("{why} (redirects are not followed: change `url`)") },
+            410 => Outcome::Retired { why },
             408 | 425 | 429 | 500.. => Outcome::Unreachable { why, retry_after: asked },
             _ => Outcome::Refused { why },
         },
@@ -367,9 +369,10 @@ mod tests {
         for status in [408, 425, 429, 500, 502, 503, 504, 599] {
             assert_eq!(sorted(status), "unreachable", "{status}");
         }
-        for status in [301, 302, 400, 401, 403, 404, 409, 410, 413, 422] {
+        for status in [301, 302, 400, 401, 403, 404, 409, 413, 422] {
             assert_eq!(sorted(status), "refused", "{status}");
         }
+        assert_eq!(sorted(410), "retired");
     }
 
     #[test]

@@ -100,6 +100,8 @@ pub struct Claimed {
     pub tries: u32,
     /// When it was first answered with a refusal, if it was.
     pub refused_since: Option<Timestamp>,
+    /// When a copy goes to the fallback, if it is urgent and that has not happened yet.
+    pub escalate_at: Option<Timestamp>,
     /// What earlier attempts achieved, in the receiver kind's own words: recipients who have it already.
     pub progress: Vec<String>,
     /// Who holds the claim: the record of the attempt is dropped if somebody else does by then.
@@ -119,6 +121,11 @@ pub enum Outcome {
         /// What it answered.
         why: String,
     },
+    /// It says that it is no more: nothing is sent to it until somebody says otherwise.
+    Retired {
+        /// What it answered.
+        why: String,
+    },
     /// It could not be asked or could not answer: trying again helps.
     Unreachable {
         /// What happened.
@@ -134,6 +141,7 @@ impl Outcome {
         match self {
             Self::Accepted { .. } => "accepted",
             Self::Refused { .. } => "refused",
+            Self::Retired { .. } => "retired",
             Self::Unreachable { .. } => "unreachable",
         }
     }
@@ -142,7 +150,7 @@ impl Outcome {
     pub fn detail(&self) -> &str {
         match self {
             Self::Accepted { note } => note,
-            Self::Refused { why } | Self::Unreachable { why, .. } => why,
+            Self::Refused { why } | Self::Retired { why } | Self::Unreachable { why, .. } => why,
         }
     }
 }
@@ -167,8 +175,23 @@ pub enum Verdict {
     Delivered,
     /// Once more, not before this time.
     RetryAt(Timestamp),
+    /// Once more, when its receiver, which retired, is opened again.
+    Held,
     /// Given up: kept, shown, replayable under the same id.
     Dead,
+}
+
+/// A copy of an urgent delivery for its receiver's fallback. It is sent if the delivery was not accepted in time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reserve {
+    /// The delivery that it is a copy of.
+    pub of: DeliveryId,
+    /// Whose delivery that is.
+    pub instead_of: ReceiverName,
+    /// When it is to be sent.
+    pub due_at: Timestamp,
+    /// The copy, in its own receiver's wording, under an id of its own.
+    pub frozen: Frozen,
 }
 
 /// Where a delivery stands in the outbox.
@@ -181,11 +204,13 @@ pub enum DeliveryState {
     Delivered,
     /// Given up.
     Dead,
+    /// Ended by an operator.
+    Dropped,
 }
 
 impl DeliveryState {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Pending, Self::Delivered, Self::Dead];
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Dead, Self::Dropped];
 
     /// The word for it in tables and in the store.
     pub fn as_str(self) -> &'static str {
@@ -193,6 +218,7 @@ impl DeliveryState {
             Self::Pending => "pending",
             Self::Delivered => "delivered",
             Self::Dead => "dead",
+            Self::Dropped => "dropped",
         }
     }
 }

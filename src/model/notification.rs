@@ -102,7 +102,7 @@ pub enum Topic {
         name: ReceiverName,
         /// What it answered.
         why: String,
-        /// `refused` or `dead`.
+        /// `refused`, `retired` or `dead`.
         state: &'static str,
         /// The delivery this was noticed with, and its title.
         delivery: (String, String),

@@ -127,9 +127,20 @@ impl Observer for Log {
                     (Outcome::Unreachable { .. }, Verdict::RetryAt(at)) => {
                         warn!(receiver, id, title, tries, answer, next = %at, "not delivered, will be tried again");
                     }
+                    (_, Verdict::Held) | (Outcome::Retired { .. }, _) => {
+                        error!(receiver, id, title, tries, answer, "the receiver is no more: its deliveries are held");
+                    }
                     (Outcome::Refused { .. } | Outcome::Unreachable { .. }, Verdict::Delivered) => {}
                 }
             }
+            Seen::Escalated { receiver, count } => {
+                let receiver = receiver.as_str();
+                error!(receiver, count, "urgent deliveries were not accepted in time and went to the fallback as well");
+            }
+            Seen::Rested { receiver, until } => {
+                warn!(receiver = receiver.as_str(), next = %until, "the receiver is away: only a probe goes to it");
+            }
+            Seen::Recovered { receiver } => info!(receiver = receiver.as_str(), "the receiver is back"),
             Seen::Returned { receiver, count } => {
                 let receiver = receiver.as_str();
                 warn!(receiver, count, "deliveries did not end in time and went back to the outbox");

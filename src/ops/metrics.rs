@@ -88,6 +88,9 @@ impl Observer for Metrics {
             Seen::Polled { .. }
             | Seen::Remarked { .. }
             | Seen::Attempted { .. }
+            | Seen::Escalated { .. }
+            | Seen::Rested { .. }
+            | Seen::Recovered { .. }
             | Seen::Returned { .. }
             | Seen::StoreFailed { .. }
             | Seen::PollLost { .. } => {}

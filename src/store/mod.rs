@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::model::alert::{Alert, Fate, Muted, Silence};
-use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Verdict};
+use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Reserve, Verdict};
 use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
 use crate::model::memory::{Memory, Opened, Pacing, Sight};
@@ -85,6 +85,8 @@ pub struct Commit {
     pub sight: Sight,
     /// Deliveries that are owed from now on. One whose id is known already is the same one and is not written again.
     pub deliveries: Vec<Frozen>,
+    /// Copies of urgent ones among them, for the fallback.
+    pub reserves: Vec<Reserve>,
     /// Notifications that wait to be told with others; known ones are not written again.
     pub held: Vec<Held>,
     /// Groups that gather.
@@ -108,6 +110,7 @@ impl Commit {
             alerts: Vec::new(),
             sight: Sight::default(),
             deliveries: Vec::new(),
+            reserves: Vec::new(),
             held: Vec::new(),
             groups: Vec::new(),
             muted: Vec::new(),
@@ -246,6 +249,10 @@ pub struct Trouble {
     pub refused: bool,
     /// That something was given up.
     pub dead: bool,
+    /// That it is no more.
+    pub retired: bool,
+    /// Since when nothing is sent to it for that reason, if it was not opened again.
+    pub held_since: Option<Timestamp>,
 }
 
 /// Which deliveries to look at.
@@ -284,6 +291,8 @@ pub struct Delivery {
     pub created_at: Timestamp,
     /// When it is tried next; for an ended one, when it was last.
     pub due_at: Timestamp,
+    /// It waits for another one about the same job.
+    pub parked: bool,
     /// Attempts so far.
     pub attempts: u32,
     /// What the last attempt was answered.
@@ -302,7 +311,7 @@ pub struct AttemptRow {
     /// How long it took, in seconds.
     #[serde(serialize_with = "seconds")]
     pub took: Duration,
-    /// `accepted`, `refused`, `unreachable`.
+    /// `accepted`, `refused`, `retired`, `unreachable`.
     pub outcome: String,
     /// What was answered.
     pub detail: String,
@@ -328,8 +337,23 @@ pub struct Dossier {
 pub enum Again {
     /// These. Pending ones become due now; dead and delivered ones are owed again, under the same id.
     These(Vec<DeliveryId>),
-    /// Every dead one.
-    Dead,
+    /// Every dead one, of this receiver if one is named.
+    Dead(Option<ReceiverName>),
+    /// Every pending one of this receiver.
+    Pending(ReceiverName),
+}
+
+/// What became of a delivery that an operator wanted to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// It is never sent again.
+    Done,
+    /// The same, but an attempt is under way: it may arrive.
+    UnderWay,
+    /// It had ended already.
+    Ended,
+    /// There is none.
+    Unknown,
 }
 
 /// The face of every engine.
@@ -359,8 +383,18 @@ pub trait Store: fmt::Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<Claimed>, Error>;
 
-    /// Writes an attempt and its verdict, durably. `false` when the claim was lost meanwhile: then nothing is written.
-    async fn record(&self, record: Record) -> Result<bool, Error>;
+    /// Writes attempts and their verdicts, durably, all of them or none. `false` for those whose claim was lost meanwhile: of
+    /// them nothing is written.
+    async fn record(&self, records: Vec<Record>) -> Result<Vec<bool>, Error>;
+
+    /// Makes deliveries of the copies that wait for a receiver's urgent ones and are due. Returns whose deliveries they are.
+    async fn escalate(&self, receiver: &ReceiverName, now: Timestamp) -> Result<Vec<ReceiverName>, Error>;
+
+    /// When a copy of an urgent delivery to this receiver will be due, if any will.
+    async fn next_escalation(&self, receiver: &ReceiverName) -> Result<Option<Timestamp>, Error>;
+
+    /// Deliveries are claimed again for a receiver that retired; their budgets begin anew. `false` if it was open.
+    async fn reopen(&self, receiver: &ReceiverName, now: Timestamp) -> Result<bool, Error>;
 
     /// Gives claims back unused: the deliveries are due as they were.
     async fn release(&self, claimed: Vec<Claimed>) -> Result<(), Error>;
@@ -434,6 +468,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The answer to a request, when there is one.
     async fn answered(&self, n: i64) -> Result<Option<Answer>, Error>;
 
-    /// Makes deliveries due now. Returns the ids it did that to.
+    /// Receivers in trouble, and what was told of it.
+    async fn troubles(&self) -> Result<Vec<(ReceiverName, Trouble)>, Error>;
+
+    /// Ends deliveries that are pending or dead. They are kept, with this note.
+    async fn end(&self, ids: Vec<DeliveryId>, note: &str, now: Timestamp) -> Result<Vec<Dropped>, Error>;
+
+    /// Makes deliveries due now, and opens their receivers. Returns the ids it did that to.
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error>;
 }

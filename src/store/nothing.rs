@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Again, Answer, Commit, Delivery, Dossier, Error, Filter, Finding, Gathered, Past, Record, Request, Span, Store,
-    Told, Trouble, Wanted,
+    Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Past, Record, Request, Span,
+    Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, Held};
@@ -49,8 +49,20 @@ impl Store for Nothing {
         Ok(Vec::new())
     }
 
-    async fn record(&self, _: Record) -> Result<bool, Error> {
+    async fn record(&self, _: Vec<Record>) -> Result<Vec<bool>, Error> {
         refuse()
+    }
+
+    async fn escalate(&self, _: &ReceiverName, _: Timestamp) -> Result<Vec<ReceiverName>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn next_escalation(&self, _: &ReceiverName) -> Result<Option<Timestamp>, Error> {
+        Ok(None)
+    }
+
+    async fn reopen(&self, _: &ReceiverName, _: Timestamp) -> Result<bool, Error> {
+        Ok(false)
     }
 
     async fn release(&self, _: Vec<Claimed>) -> Result<(), Error> {
@@ -135,6 +147,14 @@ impl Store for Nothing {
 
     async fn answered(&self, _: i64) -> Result<Option<Answer>, Error> {
         Ok(None)
+    }
+
+    async fn troubles(&self) -> Result<Vec<(ReceiverName, Trouble)>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn end(&self, _: Vec<DeliveryId>, _: &str, _: Timestamp) -> Result<Vec<Dropped>, Error> {
+        refuse()
     }
 
     async fn again(&self, _: Again, _: Timestamp) -> Result<Vec<DeliveryId>, Error> {

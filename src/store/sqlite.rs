@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::types::Value as Sql;
+
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, named_params, params,
 };
@@ -21,15 +21,16 @@ use tokio::sync::{mpsc, oneshot};
 
 mod finding;
 mod load;
+mod outbox;
 mod pace;
 mod past;
 
 use super::{
-    Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Error, Filter, Finding, Gathered, Past, Record,
-    Request, Span, Store, Told, Trouble, Wanted,
+    Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Past,
+    Record, Request, Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
-use crate::model::delivery::{Claimed, DeliveryState, Frozen, Held, Lane, Verdict};
+use crate::model::delivery::{Claimed, DeliveryState, Frozen, Held};
 use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
 use crate::model::memory::{Memory, Pacing, Sight};
@@ -49,17 +50,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const QUEUE_MAX: usize = 256;
 /// The write-ahead log is cut back to this after a checkpoint.
 const WAL_BYTES_MAX: i64 = 64 << 20;
-
-/// That nothing pending comes before delivery `d`: about its job, alone or in a digest, or about any of the jobs in it.
-const FIRST: &str = "NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
-        AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
-    AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.receiver = d.receiver AND m.source = d.source
-        AND m.subject = d.subject AND m.delivery < d.n)
-    AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.delivery = d.n AND (
-        EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = m.receiver AND e.source = m.source
-            AND e.subject = m.subject AND e.state = 'pending' AND e.n < d.n)
-        OR EXISTS (SELECT 1 FROM member AS o WHERE o.receiver = m.receiver AND o.source = m.source
-            AND o.subject = m.subject AND o.delivery < d.n)))";
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -319,23 +309,40 @@ impl Store for Sqlite {
         let receiver = receiver.clone();
         self.run(move |connection| {
             connection.pragma_update(None, "synchronous", "NORMAL")?;
-            let claimed = claim(connection, &receiver, now, until, limit);
+            let claimed = outbox::claim(connection, &receiver, now, until, limit);
             connection.pragma_update(None, "synchronous", "FULL")?;
             claimed
         })
         .await
     }
 
-    async fn record(&self, record: Record) -> Result<bool, Error> {
+    async fn record(&self, records: Vec<Record>) -> Result<Vec<bool>, Error> {
+        self.run(move |connection| outbox::record(connection, &records)).await
+    }
+
+    async fn escalate(&self, receiver: &ReceiverName, now: Timestamp) -> Result<Vec<ReceiverName>, Error> {
+        let receiver = receiver.clone();
+        self.run(move |connection| outbox::escalate(connection, &receiver, now)).await
+    }
+
+    async fn next_escalation(&self, receiver: &ReceiverName) -> Result<Option<Timestamp>, Error> {
+        let receiver = receiver.clone();
+        self.run(move |connection| {
+            let due: Option<i64> = connection
+                .prepare_cached("SELECT min(due_at) FROM reserve WHERE instead_of = ?1")?
+                .query_row([receiver.as_str()], |row| row.get(0))?;
+            Ok(due.map(Timestamp::from_micros))
+        })
+        .await
+    }
+
+    async fn reopen(&self, receiver: &ReceiverName, now: Timestamp) -> Result<bool, Error> {
+        let receiver = receiver.clone();
         self.run(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if !write_attempt(&transaction, &record)? {
-                return Ok(false);
-            }
-            write_trouble(&transaction, &record)?;
-            write_deliveries(&transaction, &record.deliveries)?;
+            let opened = outbox::reopen(&transaction, receiver.as_str(), now)?;
             transaction.commit()?;
-            Ok(true)
+            Ok(opened)
         })
         .await
     }
@@ -357,35 +364,34 @@ impl Store for Sqlite {
 
     async fn next_due(&self, receiver: &ReceiverName) -> Result<Option<Timestamp>, Error> {
         let receiver = receiver.clone();
-        self.run(move |connection| {
-            let due: Option<i64> = connection
-                .prepare_cached(&format!(
-                    "SELECT due_at FROM delivery AS d WHERE receiver = ?1 AND state = 'pending' AND claim_until IS NULL
-                     AND {FIRST} ORDER BY due_at LIMIT 1",
-                ))?
-                .query_row([receiver.as_str()], |row| row.get(0))
-                .optional()?;
-            let lapse: Option<i64> = connection
-                .prepare_cached(
-                    "SELECT min(claim_until) FROM delivery
-                     WHERE receiver = ?1 AND state = 'pending' AND claim_until IS NOT NULL",
-                )?
-                .query_row([receiver.as_str()], |row| row.get(0))?;
-            Ok(due.into_iter().chain(lapse).min().map(Timestamp::from_micros))
-        })
-        .await
+        self.run(move |connection| outbox::next_due(connection, &receiver)).await
     }
 
     async fn trouble(&self, receiver: &ReceiverName) -> Result<Trouble, Error> {
         let receiver = receiver.clone();
         self.run(move |connection| {
             let told = connection
-                .prepare_cached("SELECT refused, dead FROM trouble WHERE receiver = ?1")?
-                .query_row([receiver.as_str()], |row| Ok(Trouble { refused: row.get(0)?, dead: row.get(1)? }))
+                .prepare_cached("SELECT * FROM trouble WHERE receiver = ?1")?
+                .query_row([receiver.as_str()], outbox::trouble)
                 .optional()?;
             Ok(told.unwrap_or_default())
         })
         .await
+    }
+
+    async fn troubles(&self) -> Result<Vec<(ReceiverName, Trouble)>, Error> {
+        self.run(|connection| {
+            let mut select = connection.prepare_cached("SELECT * FROM trouble ORDER BY receiver")?;
+            let row =
+                |row: &Row<'_>| Ok((ReceiverName::from(row.get::<_, String>("receiver")?), outbox::trouble(row)?));
+            select.query_map([], row)?.collect()
+        })
+        .await
+    }
+
+    async fn end(&self, ids: Vec<DeliveryId>, note: &str, now: Timestamp) -> Result<Vec<Dropped>, Error> {
+        let note = note.to_owned();
+        self.run(move |connection| outbox::end(connection, &ids, &note, now)).await
     }
 
     async fn deliveries(&self, filter: Filter) -> Result<Vec<Delivery>, Error> {
@@ -547,31 +553,7 @@ impl Store for Sqlite {
     }
 
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error> {
-        self.run(move |connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            const OWED: &str =
-                "UPDATE delivery SET state = 'pending', due_at = ?1, set_at = ?1, budget_from = ?1, tries = 0, refused_since = NULL,
-                 ended_at = NULL, progress = CASE state WHEN 'delivered' THEN '[]' ELSE progress END";
-            let mut done = Vec::new();
-            match &which {
-                Again::Dead => {
-                    let mut update = transaction.prepare(&format!("{OWED} WHERE state = 'dead' RETURNING id"))?;
-                    let ids = update.query_map([now.micros()], |row| row.get::<_, String>(0))?;
-                    done.extend(ids.collect::<rusqlite::Result<Vec<_>>>()?);
-                }
-                Again::These(ids) => {
-                    let mut update = transaction.prepare(&format!("{OWED} WHERE id = ?2 RETURNING id"))?;
-                    for id in ids {
-                        let known =
-                            update.query_row(params![now.micros(), id.as_str()], |row| row.get(0)).optional()?;
-                        done.extend(known);
-                    }
-                }
-            }
-            transaction.commit()?;
-            Ok(done.into_iter().map(DeliveryId::from).collect())
-        })
-        .await
+        self.run(move |connection| outbox::again(connection, &which, now)).await
     }
 }
 
@@ -631,6 +613,7 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         state: row.get::<_, String>("state")?.parse().unwrap_or(DeliveryState::Pending),
         created_at: instant(row, "created_at")?,
         due_at: instant(row, "due_at")?,
+        parked: row.get("parked")?,
         attempts: row.get("attempts")?,
         note: row.get("note")?,
         ended_at: time(row, "ended_at")?,
@@ -664,6 +647,7 @@ fn write_commit(connection: &mut Connection, commit: &Commit) -> rusqlite::Resul
     }
     pace::write_held(&transaction, &commit.held)?;
     let written = write_deliveries(&transaction, &commit.deliveries)?;
+    outbox::write_reserves(&transaction, &commit.reserves)?;
     transaction.commit()?;
     Ok(written)
 }
@@ -747,129 +731,4 @@ fn write_deliveries(connection: &Connection, deliveries: &[Frozen]) -> rusqlite:
         ])?;
     }
     Ok(written)
-}
-
-fn claim(
-    connection: &mut Connection,
-    receiver: &ReceiverName,
-    now: Timestamp,
-    until: Timestamp,
-    limit: usize,
-) -> rusqlite::Result<Vec<Claimed>> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut claimed: Vec<(i64, Claimed)> = transaction
-        .prepare_cached(&format!(
-            "SELECT * FROM delivery AS d
-             WHERE receiver = ?1 AND state = 'pending' AND (due_at <= ?2 OR set_at > ?2 + 60000000)
-             AND (claim_until IS NULL OR claim_until <= ?2) AND {FIRST} ORDER BY due_at, n LIMIT ?3",
-        ))?
-        .query_map(params![receiver.as_str(), now.micros(), i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-            Ok((row.get("n")?, claimed_row(row)?))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    for (n, one) in &mut claimed {
-        // Every claim has a token of its own: who lost it can no longer record.
-        one.token = transaction
-            .prepare_cached(
-                "UPDATE delivery SET claim_token = coalesce(claim_token, 0) + 1 + abs(random() % 1000000000), claim_until = ?2
-                 WHERE n = ?1 RETURNING claim_token",
-            )?
-            .query_row(params![*n, until.micros()], |row| row.get(0))?;
-    }
-    transaction.commit()?;
-    Ok(claimed.into_iter().map(|(_, claimed)| claimed).collect())
-}
-
-fn claimed_row(row: &Row<'_>) -> rusqlite::Result<Claimed> {
-    let source: String = row.get("source")?;
-    let frozen = Frozen {
-        id: DeliveryId::from(row.get::<_, String>("id")?),
-        receiver: ReceiverName::from(row.get::<_, String>("receiver")?),
-        lane: Lane {
-            source: Some(source).filter(|source| !source.is_empty()).map(SourceName::from),
-            subject: JobId::from(row.get::<_, String>("subject")?),
-        },
-        event: row.get("event")?,
-        title: row.get("title")?,
-        created_at: instant(row, "created_at")?,
-        payload: row.get("payload")?,
-    };
-    Ok(Claimed {
-        frozen,
-        budget_from: instant(row, "budget_from")?,
-        tries: row.get("tries")?,
-        refused_since: time(row, "refused_since")?,
-        progress: serde_json::from_str(&row.get::<_, String>("progress")?).unwrap_or_default(),
-        token: 0,
-    })
-}
-
-/// `false` when the claim was lost.
-fn write_attempt(connection: &Connection, record: &Record) -> rusqlite::Result<bool> {
-    use crate::model::delivery::Outcome;
-    let Record { claimed, attempt, verdict, .. } = record;
-    let ended = attempt.at.plus(attempt.took);
-    let (state, due_at, ended_at) = match verdict {
-        Verdict::Delivered => (DeliveryState::Delivered, attempt.at, Some(ended)),
-        Verdict::Dead => (DeliveryState::Dead, attempt.at, Some(ended)),
-        Verdict::RetryAt(at) => (DeliveryState::Pending, *at, None),
-    };
-    let refused_since = match &attempt.outcome {
-        Outcome::Refused { .. } => Some(claimed.refused_since.unwrap_or(attempt.at)),
-        Outcome::Accepted { .. } | Outcome::Unreachable { .. } => claimed.refused_since,
-    };
-    let n: Option<i64> = connection
-        .prepare_cached(
-            "UPDATE delivery SET state = ?3, due_at = ?4, set_at = ?9, ended_at = ?5, attempts = attempts + 1, tries = tries + 1, refused_since = ?6,
-             progress = ?7, note = ?8, claim_token = NULL, claim_until = NULL
-             WHERE id = ?1 AND claim_token = ?2 AND state = 'pending' RETURNING n",
-        )?
-        .query_row(
-            params![
-                claimed.frozen.id.as_str(),
-                claimed.token,
-                state.as_str(),
-                due_at.micros(),
-                ended_at.map(Timestamp::micros),
-                refused_since.map(Timestamp::micros),
-                json(&attempt.progress),
-                attempt.outcome.detail(),
-                attempt.at.micros(),
-            ],
-            |row| row.get(0),
-        )
-        .optional()?;
-    let Some(n) = n else { return Ok(false) };
-    if ended_at.is_some() {
-        connection.prepare_cached("DELETE FROM member WHERE delivery = ?1")?.execute([n])?;
-    }
-    connection
-        .prepare_cached(
-            "INSERT INTO attempt (delivery, number, at, took, outcome, detail)
-             SELECT ?1, attempts, ?2, ?3, ?4, ?5 FROM delivery WHERE n = ?1",
-        )?
-        .execute(params![
-            n,
-            attempt.at.micros(),
-            i64::try_from(attempt.took.as_micros()).unwrap_or(i64::MAX),
-            attempt.outcome.as_str(),
-            attempt.outcome.detail(),
-        ])?;
-    Ok(true)
-}
-
-fn write_trouble(connection: &Connection, record: &Record) -> rusqlite::Result<()> {
-    let receiver = record.claimed.frozen.receiver.as_str();
-    let Trouble { refused, dead } = record.trouble;
-    if !refused && !dead {
-        connection.prepare_cached("DELETE FROM trouble WHERE receiver = ?1")?.execute([receiver])?;
-        return Ok(());
-    }
-    connection
-        .prepare_cached(
-            "INSERT INTO trouble (receiver, since, refused, dead) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (receiver) DO UPDATE SET refused = excluded.refused, dead = excluded.dead",
-        )?
-        .execute(params![receiver, Sql::Integer(record.attempt.at.micros()), refused, dead])?;
-    Ok(())
 }

@@ -49,7 +49,15 @@ fn claimed(setup: &ReceiverSetup, owed: &Owed) -> Claimed {
         created_at: NOW,
         payload: setup.receiver.freeze(owed),
     };
-    Claimed { frozen, budget_from: NOW, tries: 0, refused_since: None, progress: Vec::new(), token: 0 }
+    Claimed {
+        frozen,
+        budget_from: NOW,
+        tries: 0,
+        refused_since: None,
+        escalate_at: None,
+        progress: Vec::new(),
+        token: 0,
+    }
 }
 
 /// One attempt at one failed job, to a far end that says this; what came of it, and how many requests were made.

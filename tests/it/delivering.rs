@@ -1,6 +1,7 @@
 //! The life of a delivery: retried, refused, slowed down, replayed. Time is a clock that the story moves; the receivers
 //! are real servers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jobwatch::clock::Clock;
@@ -8,7 +9,7 @@ use jobwatch::model::delivery::DeliveryState;
 use serde_json::Value;
 
 use crate::stage::{START, Stage, minutes};
-use crate::world::{failed, job, said};
+use crate::world::{World, failed, job, said};
 
 #[tokio::test]
 async fn a_receiver_that_is_down_for_ten_minutes_loses_nothing_and_hears_in_order() {
@@ -129,4 +130,154 @@ async fn a_redirect_is_not_followed() {
     let received = stage.world.inbox.received();
     assert_eq!((received.len(), received[0].path.as_str()), (1, "/hook/canary-path-77"));
     assert!(stage.oncall().await.note.contains("redirects are not followed"));
+}
+
+#[tokio::test]
+async fn a_receiver_that_answers_410_is_left_alone_told_of_once_and_opened_by_the_operator() {
+    let stage = Stage::new("fallback = \"ops\"").await;
+    stage.poll(vec![]).await;
+    stage.world.inbox.answer_with(410, &[]);
+    stage.poll(vec![failed("a", 1, "x"), failed("b", 1, "y")]).await;
+    stage.until(minutes(300)).await;
+    stage.poll(vec![failed("a", 1, "x"), failed("b", 1, "y"), failed("c", 1, "z")]).await;
+    stage.until(minutes(5 * 24 * 60)).await;
+    let tries = stage.world.inbox.received().len();
+    assert!(tries <= 2, "{tries} attempts");
+    let all = stage.all().await;
+    let held = all.iter().filter(|one| one.receiver.as_str() == "oncall" && one.state == DeliveryState::Pending);
+    assert_eq!(held.count(), 3, "held, not given up, however long it takes");
+    let mails = stage.world.mailbox.mails();
+    assert_eq!(mails.len(), 1);
+    let mail = mail_parser::MessageParser::default().parse(mails[0].data.as_bytes()).unwrap();
+    assert!(mail.subject().unwrap().contains("oncall says that it is no more"), "{:?}", mail.subject());
+    assert!(mail.body_text(0).unwrap().contains("jobwatch deliveries retry --receiver oncall"));
+    let (_, warned) = said(&stage.world.jobwatch(&["deliveries", "list"]).await);
+    assert!(warned.contains("oncall said") && warned.contains("that it is no more"), "{warned}");
+    let (shown, _) = said(&stage.world.jobwatch(&["deliveries", "show", stage.oncall().await.id.as_str()]).await);
+    assert!(shown.contains("next      nothing: oncall retired"), "{shown}");
+    // The first one that is tried is answered so again: it is held again, and nobody is told again.
+    let (out, _) = said(&stage.world.jobwatch(&["deliveries", "retry", "--receiver", "oncall"]).await);
+    assert!(out.starts_with("oncall is open again"), "{out}");
+    stage.clock.advance(Clock::system().now().since(stage.clock.now()) + minutes(1));
+    stage.agent.turn().await;
+    assert_eq!((stage.world.inbox.received().len(), stage.world.mailbox.mails().len()), (tries + 1, 1));
+    stage.world.inbox.answer_with(204, &[]);
+    stage.world.jobwatch(&["deliveries", "retry", "--receiver", "oncall"]).await;
+    stage.clock.advance(minutes(1));
+    stage.agent.turn().await;
+    assert!(stage.all().await.iter().all(|delivery| delivery.state == DeliveryState::Delivered));
+}
+
+const CRITICAL: &str = r#"
+schema = 1
+[[rule]]
+id = "failed"
+when = { to = "Failed" }
+notify = ["oncall"]
+severity = "critical"
+"#;
+
+#[tokio::test]
+async fn a_critical_delivery_that_is_not_accepted_in_time_reaches_the_fallback_once_and_is_still_tried() {
+    let world = World::new().await;
+    world.write("rules/failed.toml", CRITICAL);
+    let stage = Stage::in_world(world, "fallback = \"ops\"").await;
+    stage.poll(vec![]).await;
+    stage.world.inbox.answer_with(503, &[("retry-after", "3600")]);
+    stage.poll(vec![failed("a", 1, "x")]).await;
+    // This one is not even tried: the receiver asked for rest.
+    stage.poll(vec![failed("a", 1, "x"), failed("b", 1, "y")]).await;
+    stage.until(Duration::from_secs(179)).await;
+    assert!(stage.world.mailbox.mails().is_empty());
+    stage.until(Duration::from_secs(180)).await;
+    let mails = stage.world.mailbox.mails();
+    let read = |data: &str| {
+        let mail = mail_parser::MessageParser::default().parse(data.as_bytes()).unwrap();
+        (mail.subject().unwrap().to_owned(), mail.body_text(0).unwrap().into_owned())
+    };
+    let mut told: Vec<(String, String)> = mails.iter().map(|mail| read(&mail.data)).collect();
+    told.sort();
+    assert!(told.len() == 2 && told[0].1.contains("instance-a: x") && told[1].1.contains("instance-b: y"), "{told:?}");
+    assert!(told[0].1.contains("oncall has not taken this within 3 min"), "{}", told[0].1);
+    stage.world.inbox.answer_with(204, &[]);
+    stage.until(minutes(120)).await;
+    assert!(stage.all().await.iter().all(|delivery| delivery.state == DeliveryState::Delivered));
+    assert_eq!(stage.world.mailbox.mails().len(), 2);
+}
+
+#[tokio::test]
+async fn a_critical_delivery_that_is_accepted_in_time_is_nobody_elses() {
+    let world = World::new().await;
+    world.write("rules/failed.toml", CRITICAL);
+    let stage = Stage::in_world(world, "fallback = \"ops\"").await;
+    stage.poll(vec![]).await;
+    stage.world.inbox.answer_with(503, &[]);
+    stage.poll(vec![failed("a", 1, "x")]).await;
+    stage.until(minutes(2)).await;
+    let tries = stage.world.inbox.received().len();
+    assert!(tries >= 5, "{tries} tries in two minutes");
+    stage.world.inbox.answer_with(204, &[]);
+    stage.until(minutes(60)).await;
+    assert_eq!((stage.oncall().await.state, stage.world.mailbox.mails().len()), (DeliveryState::Delivered, 0));
+}
+
+#[tokio::test]
+async fn after_a_day_of_outage_everything_is_delivered_in_order_and_the_receiver_was_not_hammered() {
+    const JOBS: u32 = 60;
+    let stage = Stage::new("").await;
+    stage.poll(vec![]).await;
+    stage.world.inbox.answer_with(503, &[]);
+    let name = |n: u32| format!("j{n:02}");
+    for hour in 0..24_u32 {
+        // Every job fails anew each second hour, and runs in between.
+        let jobs = (0..JOBS).map(|n| match hour % 2 {
+            0 => failed(&name(n), hour * 60 + n, &format!("{hour:02}")),
+            _ => job(&name(n), "Running", hour * 60 + n),
+        });
+        stage.poll(jobs.collect()).await;
+        stage.until(minutes(60 * u64::from(hour + 1))).await;
+    }
+    let down = stage.world.inbox.take().len();
+    assert!((250..700).contains(&down), "{down} attempts in a day");
+    stage.world.inbox.answer_with(204, &[]);
+    stage.until(minutes(24 * 60 + 6)).await;
+    assert!(stage.all().await.iter().all(|delivery| delivery.state == DeliveryState::Delivered));
+    let mut heard: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for received in stage.world.inbox.take() {
+        let body: Value = serde_json::from_slice(&received.body).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        heard.entry(text(&body["subject"])).or_default().push(text(&body["data"]["reason"]));
+    }
+    let hours: Vec<String> = (0..24).step_by(2).map(|hour| format!("{hour:02}")).collect();
+    assert_eq!(heard.len(), JOBS as usize);
+    assert!(heard.values().all(|reasons| *reasons == hours), "each once, in order: {heard:?}");
+}
+
+#[tokio::test]
+async fn an_operator_drops_what_nobody_wants_and_exports_the_rest() {
+    let stage = Stage::new("").await;
+    stage.poll(vec![]).await;
+    stage.world.inbox.answer_with(500, &[]);
+    stage.poll(vec![failed("a", 1, "x"), failed("b", 1, "y")]).await;
+    let id = stage.oncall().await.id;
+    let drop = ["deliveries", "drop", id.as_str(), "--author", "ann", "--comment", "known"];
+    let (out, _) = said(&stage.world.jobwatch(&drop).await);
+    assert_eq!(out, format!("{id} is dropped\n"));
+    let again = stage.world.jobwatch(&drop).await;
+    assert_eq!((again.status.code(), said(&again).1), (Some(3), format!("error: {id} has ended already\n")));
+    stage.world.inbox.answer_with(204, &[]);
+    stage.until(minutes(60)).await;
+    let (exported, _) = said(&stage.world.jobwatch(&["deliveries", "export"]).await);
+    let lines: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let row = |line: &Value| {
+        let (delivery, subject) = (&line["delivery"], line["payload"]["subject"].as_str().unwrap().to_owned());
+        (subject, delivery["state"].as_str().unwrap().to_owned(), delivery["note"].as_str().unwrap().to_owned())
+    };
+    let mut rows: Vec<_> = lines.iter().map(row).collect();
+    rows.sort();
+    let (kept, dropped): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, state, _)| state == "delivered");
+    assert_eq!((kept.len(), dropped.len(), dropped[0].1.as_str()), (1, 1, "dropped"));
+    assert_eq!(dropped[0].2, "dropped by ann: known; before that: HTTP 500");
+    let (shown, _) = said(&stage.world.jobwatch(&["deliveries", "show", id.as_str()]).await);
+    assert!(shown.contains(", dropped by ann: known"), "{shown}");
 }

@@ -74,13 +74,8 @@ impl Stage {
     pub(crate) async fn until(&self, end: Duration) {
         let end = START.plus(end);
         loop {
-            soon("deliveries", self.agent.turn()).await;
-            let mut next = end;
-            for receiver in ["oncall", "ops"] {
-                if let Some(due) = self.store.next_due(&receiver.into()).await.unwrap() {
-                    next = next.min(due);
-                }
-            }
+            let due = soon("deliveries", self.agent.turn()).await;
+            let next = due.map_or(end, |due| due.min(end));
             let now = self.clock.now();
             if now >= end {
                 return;

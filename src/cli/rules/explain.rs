@@ -210,6 +210,7 @@ async fn delivery(fate: &Fate, store: &dyn Store) -> anyhow::Result<Option<Strin
                     format!("{id}{digest} was delivered at {at}")
                 }
                 DeliveryState::Dead => format!("{id}{digest} was given up: {}", delivery.note),
+                DeliveryState::Dropped => format!("{id}{digest} was dropped: {}", delivery.note),
             }
         }
     };

@@ -282,7 +282,9 @@ impl Receiver for Email {
                     progress.push(address);
                     worst.get_or_insert(Outcome::Accepted { note });
                 }
-                other @ (Outcome::Refused { .. } | Outcome::Unreachable { .. }) => worst = Some(worse(worst, other)),
+                other @ (Outcome::Refused { .. } | Outcome::Retired { .. } | Outcome::Unreachable { .. }) => {
+                    worst = Some(worse(worst, other))
+                }
             }
         }
         // Nobody was left to send it to: all have it.

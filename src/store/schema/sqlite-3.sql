@@ -104,6 +104,32 @@ CREATE INDEX fate_by_time ON fate (at);
 CREATE INDEX fate_by_job ON fate (source, job);
 CREATE INDEX fate_by_delivery ON fate (delivery) WHERE delivery IS NOT NULL;
 
+-- A receiver that answered that it is no more. `retired`: the operator was told. Nothing is claimed for it while it is held.
+ALTER TABLE trouble ADD COLUMN retired INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE trouble ADD COLUMN held_since INTEGER;
+
+-- Pending deliveries that were found to wait for another one are looked at again when that has ended, and not before.
+ALTER TABLE delivery ADD COLUMN parked INTEGER NOT NULL DEFAULT 0;
+DROP INDEX delivery_due;
+CREATE INDEX delivery_due ON delivery (receiver, due_at, n) WHERE state = 'pending' AND NOT parked;
+CREATE INDEX delivery_set ON delivery (receiver, set_at) WHERE state = 'pending' AND NOT parked;
+CREATE INDEX delivery_ended ON delivery (state, receiver, n) WHERE state IN ('dead', 'dropped');
+
+-- Copies of urgent deliveries for the fallback, until the delivery is accepted or the copy is due.
+CREATE TABLE reserve (
+    of         TEXT PRIMARY KEY,        -- the delivery's id
+    instead_of TEXT NOT NULL,           -- and its receiver
+    due_at     INTEGER NOT NULL,
+    id         TEXT NOT NULL,
+    receiver   TEXT NOT NULL,
+    source     TEXT NOT NULL,
+    subject    TEXT NOT NULL,
+    event      TEXT NOT NULL,
+    title      TEXT NOT NULL,
+    payload    BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX reserve_due ON reserve (instead_of, due_at);
+
 -- What a command asks of the running agent, and its answer.
 CREATE TABLE request (
     n           INTEGER PRIMARY KEY AUTOINCREMENT,

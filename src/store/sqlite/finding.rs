@@ -41,7 +41,7 @@ pub(super) fn alerts(
     let mut told = connection.prepare_cached(
         "SELECT t.*, d.state, d.ended_at, EXISTS (SELECT 1 FROM held AS h WHERE h.id = t.delivery) AS held
          FROM told AS t LEFT JOIN delivery AS d ON d.id = t.delivery
-         WHERE t.alert = ?1 AND d.state IS NOT 'dead' ORDER BY t.receiver",
+         WHERE t.alert = ?1 AND coalesce(d.state, '') NOT IN ('dead', 'dropped') ORDER BY t.receiver",
     )?;
     for alert in &mut found {
         let rows = told.query_map([alert.id.as_str()], |row| {

@@ -1,0 +1,460 @@
+//! The outbox of the embedded engine: claims, records, copies for the fallback, and what operators do with deliveries.
+//!
+//! Nothing here looks at everything that is pending, however much that is. A delivery that is found to wait for another one
+//! about the same job is *parked*: claims do not look at it again until one of those before it has ended. So what stands in
+//! the index of what is due can mostly be claimed, and each delivery that waits is looked at once for each that it waits for.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, named_params, params};
+
+use super::{instant, json, time, write_deliveries};
+use crate::model::delivery::{Claimed, DeliveryState, Frozen, Lane, Outcome, Reserve, Verdict};
+use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
+use crate::model::time::Timestamp;
+use crate::store::{Again, Dropped, Record, Trouble};
+
+/// Deliveries that one claim looks at; each is claimed or parked. There is another claim at once if this was too few.
+const LOOKED_AT_MAX: usize = 2_000;
+
+/// That nothing pending comes before delivery `d`: about its job, alone or in a digest, or about any of the jobs in it.
+const FIRST: &str = "NOT EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = d.receiver AND e.source = d.source
+        AND e.subject = d.subject AND e.state = 'pending' AND e.n < d.n)
+    AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.receiver = d.receiver AND m.source = d.source
+        AND m.subject = d.subject AND m.delivery < d.n)
+    AND NOT EXISTS (SELECT 1 FROM member AS m WHERE m.delivery = d.n AND (
+        EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = m.receiver AND e.source = m.source
+            AND e.subject = m.subject AND e.state = 'pending' AND e.n < d.n)
+        OR EXISTS (SELECT 1 FROM member AS o WHERE o.receiver = m.receiver AND o.source = m.source
+            AND o.subject = m.subject AND o.delivery < d.n)))";
+
+/// Nothing is claimed for a receiver that retired, until it is opened again.
+fn is_held(connection: &Connection, receiver: &str) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM trouble WHERE receiver = ?1 AND held_since IS NOT NULL")?
+        .exists([receiver])
+}
+
+pub(super) fn claim(
+    connection: &mut Connection,
+    receiver: &ReceiverName,
+    now: Timestamp,
+    until: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<Claimed>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut found = Found { limit, claimed: Vec::new(), waiting: Vec::new() };
+    if !is_held(&transaction, receiver.as_str())? {
+        found.look(&transaction, "due_at <= :now", "due_at, n", receiver, now)?;
+        // The clock was set back: what was to be due soon would be due in a long time.
+        found.look(&transaction, "set_at > :now + 60000000 AND due_at > :now", "set_at", receiver, now)?;
+    }
+    for n in &found.waiting {
+        transaction.prepare_cached("UPDATE delivery SET parked = 1 WHERE n = ?1")?.execute([n])?;
+    }
+    for (n, one) in &mut found.claimed {
+        // Every claim has a token of its own: who lost it can no longer record.
+        one.token = transaction
+            .prepare_cached(
+                "UPDATE delivery SET claim_token = coalesce(claim_token, 0) + 1 + abs(random() % 1000000000), claim_until = ?2
+                 WHERE n = ?1 RETURNING claim_token",
+            )?
+            .query_row(params![*n, until.micros()], |row| row.get(0))?;
+    }
+    transaction.commit()?;
+    Ok(found.claimed.into_iter().map(|(_, claimed)| claimed).collect())
+}
+
+/// What a claim finds.
+struct Found {
+    limit: usize,
+    claimed: Vec<(i64, Claimed)>,
+    /// Those that wait for another one.
+    waiting: Vec<i64>,
+}
+
+impl Found {
+    fn look(
+        &mut self,
+        connection: &Connection,
+        due: &str,
+        order: &str,
+        receiver: &ReceiverName,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let mut select = connection.prepare_cached(&looking(due, order))?;
+        let mut rows = select.query(named_params! { ":receiver": receiver.as_str(), ":now": now.micros() })?;
+        while self.claimed.len() < self.limit && self.claimed.len() + self.waiting.len() < LOOKED_AT_MAX {
+            let Some(row) = rows.next()? else { break };
+            match row.get("is_first")? {
+                true => self.claimed.push((row.get("n")?, claimed_row(row)?)),
+                false => self.waiting.push(row.get("n")?),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn looking(due: &str, order: &str) -> String {
+    format!(
+        "SELECT d.*, (SELECT r.due_at FROM reserve AS r WHERE r.of = d.id) AS escalate_at, {FIRST} AS is_first
+         FROM delivery AS d WHERE receiver = :receiver AND state = 'pending' AND NOT parked AND {due}
+         AND (claim_until IS NULL OR claim_until <= :now) ORDER BY {order}"
+    )
+}
+
+/// When a claim may find something. What waits for another one counts until a claim has looked at it.
+pub(super) fn next_due(connection: &Connection, receiver: &ReceiverName) -> rusqlite::Result<Option<Timestamp>> {
+    let receiver = receiver.as_str();
+    if is_held(connection, receiver)? {
+        return Ok(None);
+    }
+    let due: Option<i64> = connection
+        .prepare_cached(
+            "SELECT due_at FROM delivery WHERE receiver = ?1 AND state = 'pending' AND NOT parked
+             AND claim_until IS NULL ORDER BY due_at, n LIMIT 1",
+        )?
+        .query_row([receiver], |row| row.get(0))
+        .optional()?;
+    let lapse: Option<i64> = connection
+        .prepare_cached(
+            "SELECT min(claim_until) FROM delivery
+             WHERE receiver = ?1 AND state = 'pending' AND claim_until IS NOT NULL",
+        )?
+        .query_row([receiver], |row| row.get(0))?;
+    Ok(due.into_iter().chain(lapse).min().map(Timestamp::from_micros))
+}
+
+pub(super) fn record(connection: &mut Connection, records: &[Record]) -> rusqlite::Result<Vec<bool>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut kept = Vec::new();
+    for record in records {
+        let written = write_attempt(&transaction, record)?;
+        if written {
+            write_trouble(&transaction, record)?;
+            write_deliveries(&transaction, &record.deliveries)?;
+        }
+        kept.push(written);
+    }
+    transaction.commit()?;
+    Ok(kept)
+}
+
+fn claimed_row(row: &Row<'_>) -> rusqlite::Result<Claimed> {
+    Ok(Claimed {
+        frozen: frozen(row)?,
+        budget_from: instant(row, "budget_from")?,
+        tries: row.get("tries")?,
+        refused_since: time(row, "refused_since")?,
+        escalate_at: time(row, "escalate_at")?,
+        progress: serde_json::from_str(&row.get::<_, String>("progress")?).unwrap_or_default(),
+        token: 0,
+    })
+}
+
+fn frozen(row: &Row<'_>) -> rusqlite::Result<Frozen> {
+    let source: String = row.get("source")?;
+    Ok(Frozen {
+        id: DeliveryId::from(row.get::<_, String>("id")?),
+        receiver: ReceiverName::from(row.get::<_, String>("receiver")?),
+        lane: Lane {
+            source: Some(source).filter(|source| !source.is_empty()).map(SourceName::from),
+            subject: JobId::from(row.get::<_, String>("subject")?),
+        },
+        event: row.get("event")?,
+        title: row.get("title")?,
+        created_at: instant(row, "created_at")?,
+        payload: row.get("payload")?,
+    })
+}
+
+/// `false` when the claim was lost.
+fn write_attempt(connection: &Connection, record: &Record) -> rusqlite::Result<bool> {
+    let Record { claimed, attempt, verdict, .. } = record;
+    let ended = attempt.at.plus(attempt.took);
+    let (state, due_at, ended_at) = match verdict {
+        Verdict::Delivered => (DeliveryState::Delivered, attempt.at, Some(ended)),
+        Verdict::Dead => (DeliveryState::Dead, attempt.at, Some(ended)),
+        Verdict::RetryAt(at) => (DeliveryState::Pending, *at, None),
+        Verdict::Held => (DeliveryState::Pending, attempt.at, None),
+    };
+    let refused_since = match &attempt.outcome {
+        Outcome::Refused { .. } => Some(claimed.refused_since.unwrap_or(attempt.at)),
+        Outcome::Accepted { .. } | Outcome::Retired { .. } | Outcome::Unreachable { .. } => claimed.refused_since,
+    };
+    let n: Option<i64> = connection
+        .prepare_cached(
+            "UPDATE delivery SET state = ?3, due_at = ?4, set_at = ?9, ended_at = ?5, attempts = attempts + 1, tries = tries + 1, refused_since = ?6,
+             progress = ?7, note = ?8, claim_token = NULL, claim_until = NULL
+             WHERE id = ?1 AND claim_token = ?2 AND state = 'pending' RETURNING n",
+        )?
+        .query_row(
+            params![
+                claimed.frozen.id.as_str(),
+                claimed.token,
+                state.as_str(),
+                due_at.micros(),
+                ended_at.map(Timestamp::micros),
+                refused_since.map(Timestamp::micros),
+                json(&attempt.progress),
+                attempt.outcome.detail(),
+                attempt.at.micros(),
+            ],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let Some(n) = n else { return Ok(false) };
+    if ended_at.is_some() {
+        unpark(connection, n)?;
+    }
+    match verdict {
+        Verdict::Delivered => {
+            connection.prepare_cached("DELETE FROM reserve WHERE of = ?1")?.execute([claimed.frozen.id.as_str()])?;
+        }
+        // Given up before its time: the copy need not wait.
+        Verdict::Dead => {
+            connection
+                .prepare_cached("UPDATE reserve SET due_at = min(due_at, ?2) WHERE of = ?1")?
+                .execute(params![claimed.frozen.id.as_str(), ended.micros()])?;
+        }
+        Verdict::RetryAt(_) | Verdict::Held => {}
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO attempt (delivery, number, at, took, outcome, detail)
+             SELECT ?1, attempts, ?2, ?3, ?4, ?5 FROM delivery WHERE n = ?1",
+        )?
+        .execute(params![
+            n,
+            attempt.at.micros(),
+            i64::try_from(attempt.took.as_micros()).unwrap_or(i64::MAX),
+            attempt.outcome.as_str(),
+            attempt.outcome.detail(),
+        ])?;
+    Ok(true)
+}
+
+fn write_trouble(connection: &Connection, record: &Record) -> rusqlite::Result<()> {
+    let receiver = record.claimed.frozen.receiver.as_str();
+    let Trouble { refused, dead, retired, held_since } = record.trouble;
+    if record.trouble == Trouble::default() {
+        connection.prepare_cached("DELETE FROM trouble WHERE receiver = ?1")?.execute([receiver])?;
+        return Ok(());
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO trouble (receiver, since, refused, dead, retired, held_since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (receiver) DO UPDATE SET refused = excluded.refused, dead = excluded.dead,
+             retired = excluded.retired, held_since = excluded.held_since",
+        )?
+        .execute(params![
+            receiver,
+            record.attempt.at.micros(),
+            refused,
+            dead,
+            retired,
+            held_since.map(Timestamp::micros)
+        ])?;
+    Ok(())
+}
+
+/// A delivery has ended: what waited for it is looked at again. Of each job that is the next one, alone and in a digest: those
+/// behind it wait for it.
+fn unpark(connection: &Connection, n: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "WITH lane AS (
+                SELECT receiver, source, subject FROM delivery WHERE n = ?1
+                UNION SELECT receiver, source, subject FROM member WHERE delivery = ?1),
+             next AS (
+                SELECT (SELECT min(e.n) FROM delivery AS e WHERE e.receiver = lane.receiver AND e.source = lane.source
+                    AND e.subject = lane.subject AND e.state = 'pending') AS n FROM lane
+                UNION SELECT (SELECT min(o.delivery) FROM member AS o WHERE o.receiver = lane.receiver
+                    AND o.source = lane.source AND o.subject = lane.subject AND o.delivery <> ?1) FROM lane)
+             UPDATE delivery SET parked = 0 WHERE n IN (SELECT n FROM next) AND parked AND state = 'pending'",
+        )?
+        .execute([n])?;
+    connection.prepare_cached("DELETE FROM member WHERE delivery = ?1")?.execute([n])?;
+    Ok(())
+}
+
+pub(super) fn write_reserves(connection: &Connection, reserves: &[Reserve]) -> rusqlite::Result<()> {
+    // A delivery that was decided before is the same one, whatever became of it: its copy is not made again.
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO reserve (of, instead_of, due_at, id, receiver, source, subject, event, title, payload)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 FROM delivery
+         WHERE id = ?1 AND state = 'pending' AND attempts = 0 AND NOT EXISTS (SELECT 1 FROM delivery WHERE id = ?4)
+         ON CONFLICT (of) DO NOTHING",
+    )?;
+    for Reserve { of, instead_of, due_at, frozen } in reserves {
+        insert.execute(params![
+            of.as_str(),
+            instead_of.as_str(),
+            due_at.micros(),
+            frozen.id.as_str(),
+            frozen.receiver.as_str(),
+            frozen.lane.source.as_ref().map_or("", SourceName::as_str),
+            frozen.lane.subject.as_str(),
+            frozen.event,
+            frozen.title,
+            frozen.payload,
+        ])?;
+    }
+    Ok(())
+}
+
+pub(super) fn escalate(
+    connection: &mut Connection,
+    receiver: &ReceiverName,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<ReceiverName>> {
+    const DUE: &str = "instead_of = ?1 AND due_at <= ?2";
+    let values = params![receiver.as_str(), now.micros()];
+    if !connection.prepare_cached(&format!("SELECT 1 FROM reserve WHERE {DUE}"))?.exists(values)? {
+        return Ok(Vec::new());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let copies: Vec<Frozen> = transaction
+        .prepare_cached(&format!("SELECT *, ?2 AS created_at FROM reserve WHERE {DUE} ORDER BY due_at, of"))?
+        .query_map(values, frozen)?
+        .collect::<rusqlite::Result<_>>()?;
+    write_deliveries(&transaction, &copies)?;
+    transaction.prepare_cached(&format!("DELETE FROM reserve WHERE {DUE}"))?.execute(values)?;
+    transaction.commit()?;
+    Ok(copies.into_iter().map(|copy| copy.receiver).collect())
+}
+
+pub(super) fn trouble(row: &Row<'_>) -> rusqlite::Result<Trouble> {
+    Ok(Trouble {
+        refused: row.get("refused")?,
+        dead: row.get("dead")?,
+        retired: row.get("retired")?,
+        held_since: time(row, "held_since")?,
+    })
+}
+
+/// Deliveries of a receiver that retired are tried again, with all their time before them. `false` if it had not.
+pub(super) fn reopen(connection: &Connection, receiver: &str, now: Timestamp) -> rusqlite::Result<bool> {
+    let opened = connection
+        .prepare_cached("UPDATE trouble SET held_since = NULL WHERE receiver = ?1 AND held_since IS NOT NULL")?
+        .execute([receiver])?;
+    if opened == 0 {
+        return Ok(false);
+    }
+    connection
+        .prepare_cached(
+            "UPDATE delivery SET budget_from = ?2, tries = 0, refused_since = NULL WHERE receiver = ?1 AND state = 'pending'",
+        )?
+        .execute(params![receiver, now.micros()])?;
+    Ok(true)
+}
+
+pub(super) fn again(connection: &mut Connection, which: &Again, now: Timestamp) -> rusqlite::Result<Vec<DeliveryId>> {
+    const OWED: &str =
+        "UPDATE delivery SET state = 'pending', parked = 0, due_at = ?1, set_at = ?1, budget_from = ?1, tries = 0,
+         refused_since = NULL, ended_at = NULL, progress = CASE state WHEN 'delivered' THEN '[]' ELSE progress END";
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+    let mut done: Vec<(String, String)> = Vec::new();
+    {
+        let update = |condition: &str| transaction.prepare(&format!("{OWED} WHERE {condition} RETURNING id, receiver"));
+        match which {
+            Again::Dead(receiver) => {
+                let receiver = receiver.as_ref().map(ReceiverName::as_str);
+                let mut update = update("state = 'dead' AND (?2 IS NULL OR receiver = ?2)")?;
+                done.extend(
+                    update.query_map(params![now.micros(), receiver], row)?.collect::<rusqlite::Result<Vec<_>>>()?,
+                );
+            }
+            Again::Pending(receiver) => {
+                // Those that wait for others go on waiting.
+                let mut update = update("state = 'pending' AND NOT parked AND receiver = ?2")?;
+                let rows = update.query_map(params![now.micros(), receiver.as_str()], row)?;
+                done.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+                reopen(&transaction, receiver.as_str(), now)?;
+            }
+            Again::These(ids) => {
+                let mut update = update("id = ?2")?;
+                for id in ids {
+                    done.extend(update.query_row(params![now.micros(), id.as_str()], row).optional()?);
+                }
+            }
+        }
+    }
+    let receivers: std::collections::BTreeSet<&str> = done.iter().map(|(_, receiver)| receiver.as_str()).collect();
+    for receiver in receivers {
+        reopen(&transaction, receiver, now)?;
+    }
+    transaction.commit()?;
+    Ok(done.into_iter().map(|(id, _)| DeliveryId::from(id)).collect())
+}
+
+pub(super) fn end(
+    connection: &mut Connection,
+    ids: &[DeliveryId],
+    note: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<Dropped>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut fates = Vec::new();
+    for id in ids {
+        let found: Option<(i64, String, Option<i64>)> = transaction
+            .prepare_cached("SELECT n, state, claim_until FROM delivery WHERE id = ?1")?
+            .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        let Some((n, state, claim_until)) = found else {
+            fates.push(Dropped::Unknown);
+            continue;
+        };
+        if state != DeliveryState::Pending.as_str() && state != DeliveryState::Dead.as_str() {
+            fates.push(Dropped::Ended);
+            continue;
+        }
+        transaction
+            .prepare_cached(
+                "UPDATE delivery SET state = 'dropped', ended_at = ?2, claim_token = NULL, claim_until = NULL, parked = 0,
+                 note = ?3 || CASE note WHEN '' THEN '' ELSE '; before that: ' || note END WHERE n = ?1",
+            )?
+            .execute(params![n, now.micros(), note])?;
+        transaction.prepare_cached("DELETE FROM reserve WHERE of = ?1")?.execute([id.as_str()])?;
+        unpark(&transaction, n)?;
+        fates.push(if claim_until.is_some_and(|until| until > now.micros()) {
+            Dropped::UnderWay
+        } else {
+            Dropped::Done
+        });
+    }
+    transaction.commit()?;
+    Ok(fates)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::looking;
+    use crate::store::sqlite::migrate;
+
+    /// How SQLite goes about a statement, a line for each step.
+    fn plan(connection: &Connection, statement: &str) -> String {
+        let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+        let mut rows = explain.raw_query();
+        let mut plan = String::new();
+        while let Some(row) = rows.next().unwrap() {
+            plan += &format!("{}\n", row.get::<_, String>("detail").unwrap());
+        }
+        plan
+    }
+
+    #[test]
+    fn a_claim_goes_along_what_is_due_and_looks_at_nothing_else() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, 0).unwrap();
+        for (due, order, index) in [
+            ("due_at <= :now", "due_at, n", "delivery_due (receiver=? AND due_at<?)"),
+            ("set_at > :now + 60000000 AND due_at > :now", "set_at", "delivery_set (receiver=? AND set_at>?)"),
+        ] {
+            let plan = plan(&connection, &looking(due, order));
+            assert!(plan.contains(&format!("SEARCH d USING INDEX {index}")), "{plan}");
+            assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+}
