@@ -1,6 +1,6 @@
 //! Everything that a receiver may be told, friendly and hostile.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jobwatch::diff::{Points, Policy};
 use jobwatch::document::File;
@@ -20,7 +20,7 @@ pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 /// What tries to break out of a medium.
 pub(crate) const HOSTILE: &str = "x\r\nBcc: y <script>alert(1)</script> <!channel> <@U1> @all @everyone <at id=all></at> [a](https://evil.example/) *b* `c` \\ & \u{202e}rtl \u{0} 夜间";
 
-fn rules() -> RuleSet {
+static RULES: LazyLock<RuleSet> = LazyLock::new(|| {
     let text = r#"
 schema = 1
 [[rule]]
@@ -36,7 +36,7 @@ labels = { team = "registry", "on-call" = "2nd", severity = "page" }
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
     let none = |_: &std::path::Path| Err("no files here".to_owned());
     load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None }).0
-}
+});
 
 fn source() -> Arc<SourceFacts> {
     let region = Some("ap-southeast-3".to_owned());
@@ -57,14 +57,14 @@ fn job(status: Status, reason: Option<&str>, name: &str, updated: &str) -> Job {
 
 /// What is owed when a job goes on from `memory`.
 fn step(memory: &mut Memory, job: Job) -> Vec<Owed> {
-    let (source, rules, policy) = (source(), rules(), Policy::default());
+    let (source, policy) = (source(), Policy::default());
     let plan = plan(Input {
         source: &source,
         before: memory,
         living: memory.snapshot.jobs.len(),
         listing: Listing::Complete(vec![job].into()),
         points: Points::new(),
-        rules: &rules,
+        rules: &RULES,
         policy: &policy,
         now: NOW,
     });
@@ -104,9 +104,9 @@ pub(crate) fn digests(text_max: usize) -> Vec<Owed> {
 }
 
 fn gathered(text_max: usize, name: &str, class: impl Fn(usize) -> String) -> Vec<Owed> {
+    let owed = story("failed to select cce cluster 17", name).remove(0);
     let held: Vec<Held> = (0..400)
         .map(|n| {
-            let owed = story(&format!("failed to select cce cluster {n}"), name).remove(0);
             let frozen = Frozen {
                 id: format!("msg_{n}").as_str().into(),
                 receiver: "it".into(),
