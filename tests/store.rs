@@ -800,7 +800,7 @@ mod sqlite {
         assert_eq!(ids(&claims), ["msg_a"]);
         assert_eq!((claims[0].frozen.payload.as_slice(), claims[0].tries), (b"frozen".as_slice(), 1));
         assert!(kept(&*store, record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap());
-        assert_eq!(store.again(Again::Dead, START).await.unwrap(), ["msg_b".into()]);
+        assert_eq!(store.again(Again::Dead(None), START).await.unwrap(), ["msg_b".into()]);
         assert!(store.holding(START).await.unwrap().is_empty());
     }
 

@@ -543,7 +543,7 @@ impl Reader {
             secrets: vault,
         };
         let made = (kind.read)(&table, &common);
-        let rate = rate(&table);
+        let rate = rate(&table, kind.per_minute);
         table.finish();
         Some(ReceiverSetup {
             receiver: made?,
@@ -705,9 +705,9 @@ fn windows(top: &Table<'_>) -> Vec<Arc<Window>> {
 }
 
 /// How many messages a receiver gets; `None` is as many as there are.
-fn rate(table: &Table<'_>) -> Option<Rate> {
+fn rate(table: &Table<'_>, per_minute: usize) -> Option<Rate> {
     const HELP: &str = "rate = \"10/m\" (or /s, /h), or rate = \"unlimited\"";
-    let Some(text) = table.string("rate") else { return Some(Rate::default()) };
+    let Some(text) = table.string("rate") else { return Some(Rate { count: per_minute, ..Rate::default() }) };
     let rate = match text.value.split_once('/') {
         None if text.value == "unlimited" => return None,
         None => None,

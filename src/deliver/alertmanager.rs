@@ -26,6 +26,7 @@ pub(super) const KIND: Kind = Kind {
     about: "alerts of a Prometheus Alertmanager: fires and resolves them",
     concurrency: 2,
     text_max: 1 << 20,
+    per_minute: 10,
     example: EXAMPLE,
     read,
     schema,

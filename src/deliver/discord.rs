@@ -20,6 +20,7 @@ pub(super) const KIND: Kind = Kind {
     about: "a webhook of a Discord channel",
     concurrency: 1,
     text_max: DESCRIPTION_MAX - 96,
+    per_minute: 10,
     example: EXAMPLE,
     read,
     schema,

@@ -25,6 +25,7 @@ pub(super) const KIND: Kind = Kind {
     about: "a custom bot of a Feishu or Lark group",
     concurrency: 1,
     text_max: 15_000,
+    per_minute: 10,
     example: EXAMPLE,
     read,
     schema,

@@ -24,6 +24,7 @@ pub(super) const KIND: Kind = Kind {
     concurrency: 1,
     // In JSON, some of it takes twice the room.
     text_max: BODY_MAX / 3,
+    per_minute: 10,
     example: EXAMPLE,
     read,
     schema,

@@ -26,6 +26,7 @@ pub(super) const KIND: Kind = Kind {
     about: "files in a maildir, to try out without a mail server",
     concurrency: 1,
     text_max: 1 << 20,
+    per_minute: 10,
     example: EXAMPLE,
     read,
     schema,

@@ -66,6 +66,8 @@ pub struct Kind {
     pub concurrency: usize,
     /// As much text as one message has room for, in bytes, escaping and facts aside: a digest that would be longer is parted.
     pub text_max: usize,
+    /// How many messages a minute it gets, unless its table says otherwise: what people can read, or what a machine takes.
+    pub per_minute: usize,
     /// All of the kind's own keys as they may stand in its table, for documents and tests.
     pub example: &'static str,
     /// Reads the kind's own keys and makes the receiver. `None` when something was wrong; the table has been told.

@@ -21,6 +21,7 @@ pub(super) const KIND: Kind = Kind {
     about: "the Events API v2 of PagerDuty: triggers and resolves alerts",
     concurrency: 2,
     text_max: 400_000,
+    per_minute: 100,
     example: EXAMPLE,
     read,
     schema,

@@ -19,6 +19,7 @@ pub(super) const KIND: Kind = Kind {
     about: "an incoming webhook of Slack",
     concurrency: 1,
     text_max: SECTION_MAX / 2 * (SECTIONS_MAX - 6),
+    per_minute: 10,
     example: EXAMPLE,
     read,
     schema,

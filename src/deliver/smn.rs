@@ -28,6 +28,7 @@ pub(super) const KIND: Kind = Kind {
     about: "a topic of Huawei Cloud SMN",
     concurrency: 2,
     text_max: 200_000,
+    per_minute: 10,
     example: EXAMPLE,
     read,
     schema,

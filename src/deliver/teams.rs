@@ -19,6 +19,7 @@ pub(super) const KIND: Kind = Kind {
     about: "a Workflows webhook of Microsoft Teams",
     concurrency: 1,
     text_max: 13_000,
+    per_minute: 10,
     example: EXAMPLE,
     read,
     schema,

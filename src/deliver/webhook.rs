@@ -19,6 +19,7 @@ pub(super) const KIND: Kind = Kind {
     about: "an HTTP POST of a CloudEvents body, signed as Standard Webhooks says",
     concurrency: 4,
     text_max: 1 << 20,
+    per_minute: 10,
     example: EXAMPLE,
     read,
     schema,

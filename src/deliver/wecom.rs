@@ -19,6 +19,7 @@ pub(super) const KIND: Kind = Kind {
     about: "a robot of a WeCom (Enterprise WeChat) group",
     concurrency: 1,
     text_max: 2_800,
+    per_minute: 10,
     example: EXAMPLE,
     read,
     schema,

@@ -37,6 +37,7 @@ pub(super) const KIND: Kind = Kind {
     concurrency: 1,
     // Mail programs clip what is longer than some 100 kB, and the text is in it twice.
     text_max: 1 << 20,
+    per_minute: 10,
     example: EXAMPLE,
     read,
     schema,
