@@ -224,7 +224,8 @@ impl Lane {
             .iter()
             .filter_map(|owed| Some(freeze(self.shared.receivers.get(&owed.receiver)?, owed, now)))
             .collect();
-        let record = Record { claimed: claimed.clone(), attempt: attempt.clone(), verdict, trouble, deliveries };
+        let record =
+            Record { claimed: claimed.clone(), attempt: attempt.clone(), verdict, trouble, deliveries, asks: false };
         let kept = self.shared.store.record(record).await?;
         notices.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
         Ok(kept)
@@ -304,7 +305,7 @@ impl Lane {
     }
 }
 
-fn freeze(setup: &ReceiverSetup, owed: &Owed, now: Timestamp) -> Frozen {
+pub(super) fn freeze(setup: &ReceiverSetup, owed: &Owed, now: Timestamp) -> Frozen {
     Frozen {
         id: owed.id.clone(),
         receiver: owed.receiver.clone(),

@@ -64,6 +64,7 @@ impl Observer for Reporter {
             Seen::Attempted { verdict: Verdict::Delivered, .. } => tell(News::Delivered),
             Seen::Remarked { .. }
             | Seen::Attempted { .. }
+            | Seen::FollowedUp { .. }
             | Seen::Returned { .. }
             | Seen::StoreFailed { .. }
             | Seen::RulesTaken { .. }

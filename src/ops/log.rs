@@ -16,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::agent::{Observer, Seen};
 use crate::model::delivery::{Outcome, Verdict};
+use crate::model::follow_up::Ending;
 use crate::model::job::Status;
 use crate::model::name::SourceName;
 use crate::model::text::line;
@@ -128,6 +129,15 @@ impl Observer for Log {
                         warn!(receiver, id, title, tries, answer, next = %at, "not delivered, will be tried again");
                     }
                     (Outcome::Refused { .. } | Outcome::Unreachable { .. }, Verdict::Delivered) => {}
+                }
+            }
+            Seen::FollowedUp { follow_up, report } => {
+                let (id, name, job) = (report.id.as_str(), report.name.as_str(), follow_up.lane());
+                let (job, what) = (tame(job.subject.as_str()), tame(&report.what));
+                match report.outcome {
+                    Ending::Done | Ending::DryRun => info!(id, name, job, what, "follow-up"),
+                    Ending::NotDone | Ending::Waiting => warn!(id, name, job, what, "follow-up"),
+                    Ending::Failed | Ending::Unknown => error!(id, name, job, what, "follow-up"),
                 }
             }
             Seen::Returned { receiver, count } => {

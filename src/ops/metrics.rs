@@ -88,6 +88,7 @@ impl Observer for Metrics {
             Seen::Polled { .. }
             | Seen::Remarked { .. }
             | Seen::Attempted { .. }
+            | Seen::FollowedUp { .. }
             | Seen::Returned { .. }
             | Seen::StoreFailed { .. }
             | Seen::PollLost { .. } => {}

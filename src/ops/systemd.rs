@@ -53,7 +53,11 @@ impl Observer for Notifier {
             }
             Seen::RulesTaken { .. } => sources.refused = None,
             Seen::RulesRefused { errors, .. } => sources.refused = errors.first().cloned(),
-            Seen::Remarked { .. } | Seen::Attempted { .. } | Seen::Returned { .. } | Seen::StoreFailed { .. } => return,
+            Seen::Remarked { .. }
+            | Seen::Attempted { .. }
+            | Seen::FollowedUp { .. }
+            | Seen::Returned { .. }
+            | Seen::StoreFailed { .. } => return,
         }
         let status = sources.describe();
         let ready = !sources.ready && sources.states.len() >= sources.expected;

@@ -20,6 +20,7 @@ use rusqlite::{
 use tokio::sync::{mpsc, oneshot};
 
 mod finding;
+mod follow_up;
 mod load;
 mod pace;
 mod past;
@@ -30,6 +31,7 @@ use super::{
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Held, Lane, Verdict};
+use crate::model::follow_up::{Consent, FollowUp, Listed, Standing};
 use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
 use crate::model::memory::{Memory, Pacing, Sight};
@@ -41,8 +43,12 @@ use crate::model::transition::Transition;
 /// `JobW`: how a state is told from any other SQLite file.
 const APPLICATION_ID: i64 = 0x4a6f_6257;
 /// Each step takes a state from version *n* to *n + 1*.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema/sqlite-1.sql"), include_str!("schema/sqlite-2.sql"), include_str!("schema/sqlite-3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/sqlite-1.sql"),
+    include_str!("schema/sqlite-2.sql"),
+    include_str!("schema/sqlite-3.sql"),
+    include_str!("schema/sqlite-4.sql"),
+];
 /// How long another process's short transaction is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that may wait for the writer; more and the asker waits.
@@ -296,7 +302,8 @@ impl Store for Sqlite {
                 && commit.deliveries.is_empty()
                 && commit.held.is_empty()
                 && commit.muted.is_empty()
-                && commit.unmuted.is_empty();
+                && commit.unmuted.is_empty()
+                && commit.follow_ups.is_empty();
             if idle {
                 connection.pragma_update(None, "synchronous", "NORMAL")?;
             }
@@ -334,6 +341,9 @@ impl Store for Sqlite {
             }
             write_trouble(&transaction, &record)?;
             write_deliveries(&transaction, &record.deliveries)?;
+            if record.asks {
+                follow_up::ask(&transaction, &record.claimed.frozen.id)?;
+            }
             transaction.commit()?;
             Ok(true)
         })
@@ -544,21 +554,40 @@ impl Store for Sqlite {
         .await
     }
 
+    async fn standing(&self, follow_up: FollowUp, since: Timestamp) -> Result<Option<Standing>, Error> {
+        self.run(move |connection| follow_up::standing(connection, &follow_up, since)).await
+    }
+
+    async fn begin(&self, claimed: Claimed, now: Timestamp) -> Result<bool, Error> {
+        self.run(move |connection| follow_up::begin(connection, &claimed, now)).await
+    }
+
+    async fn consent(&self, id: &DeliveryId, consent: Consent, now: Timestamp) -> Result<bool, Error> {
+        let id = id.clone();
+        self.run(move |connection| follow_up::consent(connection, &id, &consent, now)).await
+    }
+
+    async fn follow_ups(&self, limit: usize) -> Result<Vec<Listed>, Error> {
+        self.run(move |connection| follow_up::list(connection, limit)).await
+    }
+
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error> {
         self.run(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             const OWED: &str =
                 "UPDATE delivery SET state = 'pending', due_at = ?1, set_at = ?1, budget_from = ?1, tries = 0, refused_since = NULL,
                  ended_at = NULL, progress = CASE state WHEN 'delivered' THEN '[]' ELSE progress END";
+            // A follow-up is never done again.
+            const TOLD: &str = "receiver NOT GLOB 'follow_up/*'";
             let mut done = Vec::new();
             match &which {
                 Again::Dead => {
-                    let mut update = transaction.prepare(&format!("{OWED} WHERE state = 'dead' RETURNING id"))?;
+                    let mut update = transaction.prepare(&format!("{OWED} WHERE state = 'dead' AND {TOLD} RETURNING id"))?;
                     let ids = update.query_map([now.micros()], |row| row.get::<_, String>(0))?;
                     done.extend(ids.collect::<rusqlite::Result<Vec<_>>>()?);
                 }
                 Again::These(ids) => {
-                    let mut update = transaction.prepare(&format!("{OWED} WHERE id = ?2 RETURNING id"))?;
+                    let mut update = transaction.prepare(&format!("{OWED} WHERE id = ?2 AND {TOLD} RETURNING id"))?;
                     for id in ids {
                         let known =
                             update.query_row(params![now.micros(), id.as_str()], |row| row.get(0)).optional()?;
@@ -662,6 +691,7 @@ fn write_commit(connection: &mut Connection, commit: &Commit) -> rusqlite::Resul
     }
     pace::write_held(&transaction, &commit.held)?;
     let written = write_deliveries(&transaction, &commit.deliveries)?;
+    follow_up::write(&transaction, &commit.follow_ups)?;
     transaction.commit()?;
     Ok(written)
 }
