@@ -161,6 +161,7 @@ async fn wire() {
         chance: || 0.5,
         sources: config.sources,
         receivers: config.receivers,
+        follow_ups: Default::default(),
         rules,
         watch: config.watch,
         observer: Arc::new(Nobody),

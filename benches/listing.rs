@@ -129,6 +129,7 @@ async fn polls_of(directory: &Path, polls: u32) {
         chance: || 0.5,
         sources: config.sources,
         receivers: config.receivers,
+        follow_ups: Default::default(),
         rules,
         watch: config.watch,
         observer: Arc::new(Nobody),

@@ -89,7 +89,8 @@ fn rules(message: &str) -> RuleSet {
     let text = format!("schema = 1\n{}", (0..RULES).map(one).collect::<String>());
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
     let none = |_: &Path| Err("no files here".to_owned());
-    let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None });
+    let (rules, report) =
+        load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None, follow_ups: None });
     assert!(!report.has_errors(), "{:?}", report.lines().collect::<Vec<_>>());
     rules
 }

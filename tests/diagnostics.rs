@@ -14,7 +14,13 @@ fn report(files: &[(&str, &str)]) -> Report {
     let files: Vec<Arc<File>> = files.iter().map(file).collect();
     let body = |_: &Path| Ok("{{ job.resource_name }}\n\n{{ job.reson }}\n".to_owned());
     let (receivers, sources) = (["oncall", "ops-mail"].map(ReceiverName::from), ["prod"].map(SourceName::from));
-    let around = Surroundings { read: &body, receivers: Some(&receivers), windows: Some(&[]), sources: Some(&sources) };
+    let around = Surroundings {
+        read: &body,
+        receivers: Some(&receivers),
+        windows: Some(&[]),
+        sources: Some(&sources),
+        follow_ups: None,
+    };
     load(&files, &around).1
 }
 

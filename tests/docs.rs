@@ -120,7 +120,13 @@ fn rules_of(text: &str, windows: &[Arc<Window>]) -> RuleSet {
     let file = Arc::new(File { path: "block.toml".into(), text: text.into() });
     let none = |_: &Path| Err("no files here".to_owned());
     let receivers = ["oncall".into(), "ops-mail".into()];
-    let surroundings = Surroundings { read: &none, receivers: Some(&receivers), windows: Some(windows), sources: None };
+    let surroundings = Surroundings {
+        read: &none,
+        receivers: Some(&receivers),
+        windows: Some(windows),
+        sources: None,
+        follow_ups: None,
+    };
     let (set, report) = rules::load(&[file], &surroundings);
     assert_eq!(report.lines().collect::<Vec<_>>(), [] as [&str; 0], "{text}");
     for test in &set.tests {

@@ -197,8 +197,13 @@ fn problems(path: &Path, text: &str, body: &str) -> Vec<Json> {
     let receivers = ["oncall", "ops-mail"].map(ReceiverName::from);
     let sources = ["prod", "staging"].map(SourceName::from);
     let windows = ["office", "night"].map(window);
-    let around =
-        Surroundings { read: &read, receivers: Some(&receivers), windows: Some(&windows), sources: Some(&sources) };
+    let around = Surroundings {
+        read: &read,
+        receivers: Some(&receivers),
+        windows: Some(&windows),
+        sources: Some(&sources),
+        follow_ups: None,
+    };
     let (_, report) = load(&[file], &around);
     report.json().as_array().unwrap().clone()
 }

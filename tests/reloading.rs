@@ -22,7 +22,8 @@ const STATUSES: [&str; 4] = ["Creating", "Running", "Failed", "Success"];
 fn rules(text: &str) -> RuleSet {
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
     let none = |_: &Path| Err("no files here".to_owned());
-    let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None });
+    let (rules, report) =
+        load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None, follow_ups: None });
     assert!(!report.has_errors(), "{text}\n{}", report.lines().collect::<Vec<_>>().join("\n"));
     rules
 }

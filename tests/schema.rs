@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 /// What the validator calls a schema.
 const PLACE: &str = "https://jobwatch.test/schema";
 /// What a schema cannot know: other tables, the machine, the inside of texts.
-const BEYOND: &[&str] = &["ca-file", "network", "pattern", "secret", "token", "unknown-receiver", "url", "zone"];
+const BEYOND: &[&str] =
+    &["ca-file", "network", "parameters", "pattern", "secret", "token", "unknown-receiver", "url", "zone"];
 
 /// Every key of a rule file, every form, every operator.
 const RULES: &[&str] = &[
@@ -43,6 +44,7 @@ group = { by = [], wait = "20s" }
 cooldown = "10m"
 resolve = { to = "Success", scope = "resource" }
 active = ["office"]
+then = ["act"]
 message = { title = "{{ job.id }}", body = "{{ reason }}" }
 runbook = "https://wiki.example.org/x"
 labels = { team = "registry" }
@@ -230,6 +232,52 @@ ca_file = "ca.pem"
 "#,
 ];
 
+/// Every kind of follow-up in every form.
+const FOLLOW_UPS: &str = r#"
+[[source]]
+name = "a"
+kind = "swr"
+endpoint = "http://127.0.0.1:1"
+project_id = "p1"
+ca_file = "ca.pem"
+credentials = { kind = "token", token = { file = "secret" } }
+
+[follow_up.delete]
+kind = "swr"
+operation = "delete_instance"
+delete_obs = false
+delete_dns = true
+mode = "approve"
+limit = "2/h"
+wait = "5m"
+timeout = "30s"
+[follow_up.create]
+kind = "swr"
+operation = "create_instance"
+parameters = "instance.json"
+mode = "auto"
+limit = "1/d"
+wait = "5m"
+timeout = "30s"
+[follow_up.show]
+kind = "swr"
+operation = "show_instance"
+mode = "dry_run"
+limit = "10/m"
+wait = "5m"
+timeout = "30s"
+[follow_up.forget]
+kind = "swr"
+operation = "delete_job"
+[follow_up.call]
+kind = "command"
+command = ["/usr/bin/true", "--now"]
+mode = "auto"
+limit = "2/h"
+wait = "5m"
+timeout = "30s"
+"#;
+
 /// What sources have in common stands once.
 const DEFAULTS: &str = r#"
 [source_defaults]
@@ -265,7 +313,7 @@ fn configurations() -> Vec<String> {
         ca_file = \"ca.pem\"\ncredentials = { kind = \"token\", token = { file = \"secret\" } }\n";
     let other = "[receiver.other]\nkind = \"slack\"\nurl = { file = \"url\" }\nca_file = \"ca.pem\"\n";
     let every = format!("[agent]\nallow_inline_secrets = true\n{source}{every}{other}");
-    CONFIG.iter().map(|text| (*text).to_owned()).chain([every]).collect()
+    CONFIG.iter().map(|text| (*text).to_owned()).chain([every, FOLLOW_UPS.to_owned()]).collect()
 }
 
 #[test]
@@ -397,7 +445,7 @@ const WRONG_RULES: &[(&str, &str, &str)] = &[
     ("memory = \"30d\"", "memory = \"30d\"}\nkey = { by = \"type\"", "key"),
     ("count = 10", "count = 1", "out-of-range"),
     ("changed = [\"reason\", \"job.type\"]", "changed = [\"status\"]", "unknown-field"),
-    ("notify = \"oncall\"", "notify = \"oncall\"\nthen = [\"x\"]", "not-yet"),
+    ("then = [\"act\"]", "then = [5]", "wrong-type"),
     ("id = \"everything\"", "id = \"every thing\"", "id"),
 ];
 
@@ -432,7 +480,11 @@ const WRONG_CONFIG: &[(&str, &str, &str)] = &[
     ("to = \"oncall@example.org\"", "to = \"oncall@example.org\"\nuser = \"u\"", "credentials"),
     ("reload = \"watch\"", "reload = \"always\"", "unknown-word"),
     ("listen = \"127.0.0.1:9477\"", "listen = \"9477\"", "listen"),
-    ("[receiver.oncall]", "[follow_up.x]\nkind = \"swr\"\n[receiver.oncall]", "not-yet"),
+    ("mode = \"approve\"", "mode = \"ask\"", "unknown-word"),
+    ("mode = \"approve\"", "command = [\"x\"]", "unknown-key"),
+    ("limit = \"2/h\"", "limit = \"2 an hour\"", "limit"),
+    ("operation = \"delete_instance\"", "operation = \"drop_instance\"", "unknown-word"),
+    ("parameters = \"instance.json\"", "", "missing-key"),
 ];
 
 #[test]
@@ -450,7 +502,8 @@ fn what_the_reader_refuses_by_name_the_schema_refuses_too() {
     };
     WRONG_RULES.iter().for_each(|case| judge(&rule_files, &read_rules, RULES, *case));
     let read = |text: &str, notes: &Notes| home.read(text, notes);
-    WRONG_CONFIG.iter().for_each(|case| judge(&configuration, &read, CONFIG, *case));
+    let all = [CONFIG, &[FOLLOW_UPS]].concat();
+    WRONG_CONFIG.iter().for_each(|case| judge(&configuration, &read, &all, *case));
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
@@ -462,11 +515,15 @@ fn read_rules(text: &str, notes: &Notes) -> Report {
     let read = |_: &Path| Ok("{{ reason }}".to_owned());
     rules::load_noting(
         &[file],
-        &Surroundings { read: &read, receivers: None, windows: None, sources: None },
+        &Surroundings { read: &read, receivers: None, windows: None, sources: None, follow_ups: None },
         Some(notes),
     )
     .1
 }
+
+/// What CreateInstance cannot do without.
+const INSTANCE: &str = r#"{ "name": "n", "spec": "s", "vpc_id": "v", "subnet_id": "s", "project_id": "p",
+    "charge_mode": "postPaid", "enterprise_project_id": "0" }"#;
 
 /// A directory with all that a configuration names.
 struct Home(tempfile::TempDir);
@@ -476,9 +533,13 @@ impl Home {
         let directory = tempfile::tempdir().unwrap();
         let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
         let key = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-        for (name, text) in
-            [("ca.pem", certificate.as_str()), ("secret", "s"), ("url", "https://example.org/x"), ("key", key)]
-        {
+        for (name, text) in [
+            ("ca.pem", certificate.as_str()),
+            ("secret", "s"),
+            ("url", "https://example.org/x"),
+            ("key", key),
+            ("instance.json", INSTANCE),
+        ] {
             std::fs::write(directory.path().join(name), text).unwrap();
         }
         Self(directory)

@@ -59,7 +59,7 @@ fn commit(deliveries: Vec<Frozen>) -> Commit {
 fn record(claimed: Claimed, outcome: Outcome, verdict: Verdict) -> Record {
     let attempt =
         Attempt { at: START, took: Duration::from_millis(3), outcome, progress: vec!["a@example.org".into()] };
-    Record { claimed, attempt, verdict, trouble: Trouble::default(), deliveries: vec![] }
+    Record { claimed, attempt, verdict, trouble: Trouble::default(), deliveries: vec![], asks: false }
 }
 
 fn accepted() -> Outcome {

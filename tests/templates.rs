@@ -25,7 +25,8 @@ fn rule(when: &str, title: &str, body: &str) -> Result<RuleSet, String> {
     );
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
     let read = |_: &Path| Ok(body.to_owned());
-    let (rules, report) = load(&[file], &Surroundings { read: &read, receivers: None, windows: None, sources: None });
+    let (rules, report) =
+        load(&[file], &Surroundings { read: &read, receivers: None, windows: None, sources: None, follow_ups: None });
     let lines: Vec<String> = report.lines().collect();
     if report.has_errors() { Err(lines.join("\n")) } else { Ok(rules) }
 }

@@ -331,7 +331,7 @@ impl Lane {
                 .collect();
             told.extend(notices.into_iter().map(|owed| owed.receiver));
             let (claimed, attempt, verdict) = (claimed.clone(), attempt.clone(), *verdict);
-            records.push(Record { claimed, attempt, verdict, trouble, deliveries });
+            records.push(Record { claimed, attempt, verdict, trouble, deliveries, asks: false });
         }
         let kept = self.shared.store.record(records).await?;
         told.iter().for_each(|receiver| self.shared.nudges.nudge(receiver));
@@ -420,7 +420,7 @@ impl Lane {
     }
 }
 
-fn freeze(setup: &ReceiverSetup, owed: &Owed, now: Timestamp) -> Frozen {
+pub(super) fn freeze(setup: &ReceiverSetup, owed: &Owed, now: Timestamp) -> Frozen {
     Frozen {
         id: owed.id.clone(),
         receiver: owed.receiver.clone(),

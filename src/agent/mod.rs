@@ -8,6 +8,7 @@ mod dispatch;
 mod gather;
 mod lookout;
 mod observer;
+mod perform;
 mod pulse;
 mod reload;
 mod shutdown;
@@ -26,15 +27,17 @@ pub use shutdown::{Shutdown, Tasks};
 
 use crate::clock::Clock;
 use crate::deliver::Receiver;
+use crate::deliver::act::Deed;
 use crate::model::delivery::{Frozen, Owed, Reserve};
-use crate::model::name::{ReceiverName, SourceName};
+use crate::model::name::{FollowUpName, ReceiverName, SourceName};
 use crate::model::time::Timestamp;
-use crate::plan::{Plan, Rate, SelfWatch};
+use crate::plan::{Guard, Plan, Rate, SelfWatch};
 use crate::retry::Schedule;
 use crate::rules::RuleSet;
 use crate::source::Source;
 use crate::store::{self, Store};
 use dispatch::{Lane, Nudges, Shared};
+use perform::Performer;
 
 /// How long deliveries that are under way may take to finish when the agent stops. Those that do not go back to the outbox.
 pub const GRACE: Duration = Duration::from_secs(20);
@@ -97,6 +100,17 @@ pub struct ReceiverSetup {
     pub rate: Option<Rate>,
 }
 
+/// A follow-up and what bounds it.
+#[derive(Clone, Debug)]
+pub struct FollowUpSetup {
+    /// What is done.
+    pub deed: Arc<dyn Deed>,
+    /// When and how often it may be.
+    pub guard: Guard,
+    /// The longest it may take.
+    pub timeout: Duration,
+}
+
 /// Everything an agent needs.
 pub struct Setup {
     /// What survives.
@@ -109,6 +123,8 @@ pub struct Setup {
     pub sources: Vec<SourceSetup>,
     /// Who hears.
     pub receivers: BTreeMap<ReceiverName, ReceiverSetup>,
+    /// What can be done.
+    pub follow_ups: BTreeMap<FollowUpName, FollowUpSetup>,
     /// What matters.
     pub rules: RuleSet,
     /// Who hears of the agent's own troubles.
@@ -122,6 +138,7 @@ pub struct Agent {
     shared: Arc<Shared>,
     sources: Vec<SourceSetup>,
     lanes: BTreeMap<ReceiverName, Arc<Lane>>,
+    performer: Arc<Performer>,
     rules: RwLock<Arc<RuleSet>>,
     pulse: Arc<Pulse>,
     /// One for each source.
@@ -144,18 +161,20 @@ impl fmt::Debug for Agent {
 impl Agent {
     /// Puts an agent together. Nothing starts yet.
     pub fn new(setup: Setup) -> Arc<Self> {
-        let Setup { store, clock, chance, sources, receivers, rules, watch, observer } = setup;
+        let Setup { store, clock, chance, sources, receivers, follow_ups, rules, watch, observer } = setup;
         let pulse = Arc::new(Pulse::new(&clock));
         let nudges = Nudges::new(receivers.keys());
         let shared = Arc::new(Shared { store, clock, chance, receivers, watch, observer, nudges });
         let lane = |name: &ReceiverName| (name.clone(), Arc::new(Lane::new(name.clone(), Arc::clone(&shared))));
         let lanes = shared.receivers.keys().map(lane).collect();
+        let named = sources.iter().map(|setup| (setup.source.facts().name.clone(), Arc::clone(&setup.source)));
+        let performer = Arc::new(Performer::new(follow_ups, named.collect(), Arc::clone(&shared)));
         let rules = RwLock::new(Arc::new(rules));
         let desks = sources.iter().map(|_| Mutex::default()).collect();
         let lookout = lookout::Lookout::default();
         let (turns, gatherer) = (Mutex::default(), Notify::new());
         let refused = std::sync::Mutex::default();
-        Arc::new(Self { shared, sources, lanes, rules, pulse, desks, lookout, refused, turns, gatherer })
+        Arc::new(Self { shared, sources, lanes, performer, rules, pulse, desks, lookout, refused, turns, gatherer })
     }
 
     /// Starts every loop. They end when `shutdown` asks them to.
@@ -165,6 +184,9 @@ impl Agent {
         }
         for at in 0..self.sources.len() {
             tasks.spawn(watch::run(Arc::clone(self), at, shutdown.clone(), self.pulse.heart()));
+        }
+        if !self.performer.is_idle() {
+            tasks.spawn(Arc::clone(&self.performer).run(shutdown.clone(), self.pulse.heart()));
         }
         tasks.spawn(lookout::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
         tasks.spawn(gather::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
@@ -182,9 +204,10 @@ impl Agent {
         plans
     }
 
-    /// Delivers everything that is due now, receivers side by side, and comes back when nothing more is. Returns when there is
-    /// something to do again, if there will be.
+    /// Does and delivers everything that is due now, receivers side by side, and comes back when nothing more is. Returns when
+    /// there is something to do again, if there will be.
     pub async fn turn(&self) -> Option<Timestamp> {
+        self.performer.turn().await;
         let mut lanes = tokio::task::JoinSet::new();
         for lane in self.lanes.values() {
             lanes.spawn(Arc::clone(lane).turn());

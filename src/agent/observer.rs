@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::model::delivery::{Attempt, Claimed, Verdict};
+use crate::model::follow_up::{FollowUp, Report};
 use crate::model::name::{ReceiverName, SourceName};
 use crate::model::time::Timestamp;
 use crate::plan::Plan;
@@ -54,6 +55,13 @@ pub enum Seen<'a> {
     Recovered {
         /// Which.
         receiver: &'a ReceiverName,
+    },
+    /// A follow-up ended, or waits for somebody's word.
+    FollowedUp {
+        /// Which.
+        follow_up: &'a FollowUp,
+        /// What came of it.
+        report: &'a Report,
     },
     /// Deliveries that could not finish in time went back to the outbox.
     Returned {

@@ -235,11 +235,15 @@ impl Agent {
                 muted: plan.muted.clone(),
                 unmuted: plan.unmuted.clone(),
                 fates: plan.fates.clone(),
+                follow_ups: self.performer.errands(plan),
             })
             .await?;
         send.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
         if holds {
             self.gatherer.notify_one();
+        }
+        if !plan.follow_ups.is_empty() {
+            self.performer.nudge();
         }
         Ok(written)
     }

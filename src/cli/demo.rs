@@ -67,6 +67,7 @@ impl Observer for Reporter {
             | Seen::Escalated { .. }
             | Seen::Rested { .. }
             | Seen::Recovered { .. }
+            | Seen::FollowedUp { .. }
             | Seen::Returned { .. }
             | Seen::StoreFailed { .. }
             | Seen::RulesTaken { .. }

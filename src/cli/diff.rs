@@ -113,7 +113,7 @@ pub(super) fn shipped() -> (RuleSet, Report) {
     let file = |(name, text): &(&str, &str)| Arc::new(File { path: name.into(), text: (*text).into() });
     let files: Vec<_> = SHIPPED_RULES.iter().filter(|(name, _)| name.ends_with(".toml")).map(file).collect();
     let none = |path: &Path| Err(format!("{} is not among the shipped files", path.display()));
-    load(&files, &Surroundings { read: &none, receivers: None, windows: None, sources: None })
+    load(&files, &Surroundings { read: &none, receivers: None, windows: None, sources: None, follow_ups: None })
 }
 
 /// A saved answer, and whether it holds every job it counts.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::schema::Schema;
-use super::{Exit, SHIPPED_RULES};
+use super::{Exit, RECIPES, SHIPPED_RULES};
 use crate::config::STARTER;
 
 #[derive(Debug, clap::Args)]
@@ -27,12 +27,14 @@ impl Init {
             (rules.join("rules.schema.json"), rules_schema.as_str()),
         ];
         files.extend(SHIPPED_RULES.iter().map(|(name, text)| (rules.join(name), *text)));
+        let recipes = rules.join("recipes");
+        files.extend(RECIPES.iter().map(|(name, text)| (recipes.join(name), *text)));
         let taken: Vec<String> =
             files.iter().filter(|(path, _)| path.exists()).map(|(path, _)| path.display().to_string()).collect();
         if !taken.is_empty() {
             anyhow::bail!("nothing was written: {} exists already", taken.join(", "));
         }
-        DirBuilder::new().recursive(true).create(&rules).with_context(|| rules.display().to_string())?;
+        DirBuilder::new().recursive(true).create(&recipes).with_context(|| recipes.display().to_string())?;
         let mut out = anstream::stdout();
         for (path, text) in &files {
             write_new(path, text).with_context(|| path.display().to_string())?;

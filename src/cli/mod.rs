@@ -5,6 +5,7 @@ mod deliveries;
 mod demo;
 mod diff;
 mod doctor;
+mod follow_ups;
 mod init;
 mod poll;
 mod probe;
@@ -106,6 +107,9 @@ enum Command {
     /// What was sent to whom, what is stuck, and sending it again.
     #[command(subcommand)]
     Deliveries(deliveries::Deliveries),
+    /// What was done about findings, and what waits for somebody's word.
+    #[command(subcommand)]
+    FollowUps(follow_ups::FollowUps),
     /// Test rules, and ask why they spoke or did not.
     #[command(subcommand)]
     Rules(rules::Rules),
@@ -180,6 +184,7 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::Reload(reload) => runtime.block_on(reload.run(global)),
         Command::Diff(diff) => diff.run(global),
         Command::Deliveries(deliveries) => runtime.block_on(deliveries.run(global)),
+        Command::FollowUps(follow_ups) => runtime.block_on(follow_ups.run(global)),
         Command::Rules(rules) => runtime.block_on(rules.run(global)),
         Command::Silence(silence) => runtime.block_on(silence.run(global)),
         Command::Schema(schema) => schema.run(),
@@ -318,3 +323,7 @@ const SHIPPED_RULES: &[(&str, &str)] = &[
     ("stuck.toml", include_str!("../../rules/stuck.toml")),
     ("unknown-status.toml", include_str!("../../rules/unknown-status.toml")),
 ];
+
+/// Rules that ask for follow-ups: `init` writes them where they are not read before somebody wants them.
+const RECIPES: &[(&str, &str)] =
+    &[("remove-failed-instance.toml", include_str!("../../rules/recipes/remove-failed-instance.toml"))];

@@ -12,6 +12,7 @@ use super::{Exit, Global};
 use crate::agent::{Agent, GRACE, Observer, Setup, Shutdown, Tasks};
 use crate::clock::Clock;
 use crate::config::{self, Config, Purpose};
+use crate::model::follow_up::FollowUp;
 use crate::ops::admin::{Admin, Inside};
 use crate::ops::log::Log;
 use crate::ops::metrics::Metrics;
@@ -88,6 +89,7 @@ pub(super) fn assemble(
         chance: fastrand::f64,
         sources: config.sources,
         receivers: config.receivers,
+        follow_ups: config.follow_ups,
         rules,
         watch: config.watch,
         observer,
@@ -118,7 +120,8 @@ async fn bind(admin: Option<config::Admin>) -> anyhow::Result<Option<Admin>> {
 /// Deliveries to receivers that the configuration no longer has: kept, and said.
 async fn warn_of_orphans(store: &dyn Store, config: &Config) {
     for (receiver, count) in store.waiting().await.unwrap_or_default() {
-        if !config.receivers.contains_key(&receiver) {
+        let known = config.follow_ups.keys().any(|name| FollowUp::receiver(name) == receiver);
+        if !known && !config.receivers.contains_key(&receiver) {
             let receiver = receiver.as_str();
             warn!(receiver, count, "deliveries wait for a receiver that the configuration does not have");
         }

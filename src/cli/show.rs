@@ -87,6 +87,10 @@ pub(super) fn plan(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
         }
         writeln!(out, "    {DIM}{} · {}{PLAIN}", told.event.as_str(), owed.id)?;
     }
+    for follow_up in &plan.follow_ups {
+        quiet = false;
+        writeln!(out, "\n{BOLD}follow-up{PLAIN} {}", tame(&follow_up.title()))?;
+    }
     let missing: Vec<_> = plan
         .difference
         .changes
@@ -141,6 +145,10 @@ pub(super) fn plan_json(plan: &Plan) -> Value {
             "rules": plan.matches.iter().filter(|(_, step)| step.id == transition.id).map(|(rule, _)| rule).collect::<Vec<_>>(),
         })
     };
+    let follow_ups = plan.follow_ups.iter().map(|follow_up| {
+        let alert = &follow_up.topic.alert.id;
+        json!({ "id": follow_up.id, "name": follow_up.name, "alert": alert, "job": follow_up.lane().subject })
+    });
     let owed = plan.owed.iter().map(|owed| {
         json!({
             "id": owed.id, "receiver": owed.receiver, "type": owed.notification.event.as_str(),
@@ -151,5 +159,6 @@ pub(super) fn plan_json(plan: &Plan) -> Value {
         "source": plan.source.name, "at": plan.at, "complete": plan.complete, "baseline": plan.difference.baseline,
         "transitions": plan.difference.transitions().map(|transition| step(transition)).collect::<Vec<_>>(),
         "deliveries": owed.collect::<Vec<_>>(),
+        "follow_ups": follow_ups.collect::<Vec<_>>(),
     })
 }

@@ -46,6 +46,15 @@ struct Sts {
     known: Mutex<Option<(Timestamp, String)>>,
 }
 
+/// Where a project's jobs are listed, for whoever acts in its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Project<'a> {
+    /// Who speaks for it.
+    pub api: &'a Api,
+    /// The listing of its jobs; what else it has stands beside.
+    pub jobs: &'a Url,
+}
+
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-pub use api::{Api, Call};
+pub use api::{Api, Call, Project};
 pub use credential::Credential;
 
 use crate::clock::Clock;

@@ -18,15 +18,15 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::agent::{Mode, ReceiverSetup, SourceSetup, Strategy};
+use crate::agent::{FollowUpSetup, Mode, ReceiverSetup, SourceSetup, Strategy};
 use crate::clock::Clock;
 use crate::cloud::{Limits, Pool};
-use crate::deliver;
+use crate::deliver::{self, act};
 use crate::diff::Policy;
 use crate::document::{File, Item, Level, Notes, Problem, Report, Table, Value, parse, suggest};
 use crate::http::Egress;
-use crate::model::name::{ReceiverName, SourceName};
-use crate::plan::{Disagreement, Rate, SelfWatch, rehearse};
+use crate::model::name::{FollowUpName, ReceiverName, SourceName};
+use crate::plan::{Disagreement, Guard, Permit, Rate, SelfWatch, rehearse};
 use crate::retry::Schedule;
 use crate::rules::{Expectation, Rule, RuleSet, RuleTest, Surroundings, Window, load as load_rules};
 use crate::source;
@@ -46,6 +46,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const ADMIN_LISTEN: &str = "127.0.0.1:9477";
 /// A token for the admin interface that is shorter can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
+/// How often a follow-up is done without somebody's word, if nothing is said.
+const LIMIT: Rate = Rate { count: 10, per: Duration::from_secs(3_600) };
 /// More rule files than this are not read.
 const RULE_FILES_MAX: usize = 1_000;
 const SECOND: Duration = Duration::from_secs(1);
@@ -79,6 +81,8 @@ pub struct Config {
     pub source_count: usize,
     /// Who hears.
     pub receivers: BTreeMap<ReceiverName, ReceiverSetup>,
+    /// What can be done.
+    pub follow_ups: BTreeMap<FollowUpName, FollowUpSetup>,
     /// What rule files may name.
     pub known: Known,
 }
@@ -111,11 +115,13 @@ pub struct Known {
     pub windows: Vec<Arc<Window>>,
     /// All sources, also those whose secrets are not here.
     pub sources: Vec<SourceName>,
+    /// All follow-ups.
+    pub follow_ups: Vec<FollowUpName>,
     /// What is of no use unless a rule names it.
     idle: Vec<Idle>,
 }
 
-/// A receiver or a window that nothing in the configuration uses.
+/// A receiver, a window or a follow-up that nothing in the configuration uses.
 #[derive(Clone, Debug)]
 struct Idle {
     kind: IdleKind,
@@ -128,6 +134,7 @@ struct Idle {
 enum IdleKind {
     Receiver,
     Window,
+    FollowUp,
 }
 
 /// Reads a configuration file. There is a configuration if its table could be read; it is fit for use only if the report
@@ -229,7 +236,8 @@ pub fn read_rules(paths: &[PathBuf], known: Option<&Known>) -> Reading {
     let read_body = |path: &Path| read(path).map_err(|error| error.to_string());
     let (receivers, windows) = (known.map(|known| &*known.receivers), known.map(|known| &*known.windows));
     let sources = known.map(|known| &*known.sources);
-    let (set, found) = load_rules(&texts, &Surroundings { read: &read_body, receivers, windows, sources });
+    let follow_ups = known.map(|known| &*known.follow_ups);
+    let (set, found) = load_rules(&texts, &Surroundings { read: &read_body, receivers, windows, sources, follow_ups });
     report.merge(found);
     if !report.has_errors() {
         for test in &set.tests {
@@ -270,6 +278,7 @@ impl Idle {
         let used = |rule: &Rule| match self.kind {
             IdleKind::Receiver => rule.notify.iter().any(|receiver| receiver.as_str() == name),
             IdleKind::Window => rule.active.iter().any(|window| window.name == *name),
+            IdleKind::FollowUp => rule.then.iter().any(|then| then.as_str() == name),
         };
         let (code, what, help) = match self.kind {
             IdleKind::Receiver => {
@@ -277,6 +286,9 @@ impl Idle {
             }
             IdleKind::Window => {
                 ("unused-window", "window", format!("a rule names it: active = [{name:?}]; or remove it"))
+            }
+            IdleKind::FollowUp => {
+                ("unused-follow-up", "follow-up", format!("a rule names it: then = [{name:?}]; or remove it"))
             }
         };
         (!rules.rules.iter().any(used)).then(|| Problem {
@@ -371,11 +383,13 @@ impl Reader {
             table.finish();
             admin
         });
-        top.not_yet("follow_up", "remove the tables: this version has no follow-ups");
+        let (deeds, follow_ups) = self.follow_ups(&top);
         let windows = windows(&top);
         let mut idle = idle;
         idle.retain(|idle| !watch.notify.iter().any(|receiver| receiver.as_str() == idle.name));
         let names_of_windows = top.table("window").map(|table| table.entries()).unwrap_or_default();
+        idle.extend(deeds.iter().map(|name| self.idle(IdleKind::FollowUp, name.clone())));
+        let deeds = deeds.into_iter().map(|name| FollowUpName::from(name.value)).collect();
         idle.extend(names_of_windows.into_iter().map(|(name, _)| self.idle(IdleKind::Window, name)));
         top.finish();
         Config {
@@ -387,7 +401,8 @@ impl Reader {
             sources,
             source_count,
             receivers,
-            known: Known { receivers: names, windows, sources: source_names, idle },
+            follow_ups,
+            known: Known { receivers: names, windows, sources: source_names, follow_ups: deeds, idle },
         }
     }
 
@@ -556,6 +571,34 @@ impl Reader {
         })
     }
 
+    /// The names of all, and those that can be used.
+    fn follow_ups(&self, top: &Table<'_>) -> (Vec<Item<String>>, BTreeMap<FollowUpName, FollowUpSetup>) {
+        let entries = top.table("follow_up").map(|table| table.entries()).unwrap_or_default();
+        let mut follow_ups = BTreeMap::new();
+        for (name, value) in &entries {
+            let Some(table) = value.table() else { continue };
+            sound_name(&table, name);
+            if let Some(setup) = self.follow_up(table) {
+                follow_ups.insert(FollowUpName::from(name.value.as_str()), setup);
+            }
+        }
+        (entries.into_iter().map(|(name, _)| name).collect(), follow_ups)
+    }
+
+    fn follow_up(&self, table: Table<'_>) -> Option<FollowUpSetup> {
+        let kinds: Vec<(&str, &act::Kind)> = act::KINDS.iter().map(|kind| (kind.name, kind)).collect();
+        let kind = kind(&table, &kinds)?;
+        let permit =
+            table.word("mode", &[("dry_run", Permit::DryRun), ("auto", Permit::Auto), ("approve", Permit::Approve)]);
+        let limit = limit(&table);
+        let wait = table.duration("wait", Duration::ZERO..30 * DAY).unwrap_or_default();
+        let timeout = table.duration("timeout", SECOND..3_601 * SECOND).unwrap_or(60 * SECOND);
+        let made = (kind.read)(&table, &act::Common { timeout, base: &self.base, read: &read });
+        table.finish();
+        let guard = Guard { permit: permit.unwrap_or_default(), limit, wait };
+        Some(FollowUpSetup { deed: made?, guard, timeout })
+    }
+
     fn ca(&self, table: &Table<'_>) -> Option<Vec<u8>> {
         let name = table.string("ca_file")?;
         let path = self.base.join(&name.value);
@@ -722,6 +765,21 @@ fn rate(table: &Table<'_>, per_minute: usize) -> Option<Rate> {
         table.error("rate", text.span, format!("`{}` is no rate", text.value), HELP);
     }
     rate
+}
+
+/// How often a follow-up is done without somebody's word.
+fn limit(table: &Table<'_>) -> Rate {
+    let Some(text) = table.string("limit") else { return LIMIT };
+    let limit = text.value.split_once('/').and_then(|(count, unit)| {
+        let units = [("m", 60 * SECOND), ("h", 3_600 * SECOND), ("d", DAY)];
+        let per = units.into_iter().find(|(word, _)| *word == unit).map(|(_, per)| per)?;
+        let count = count.parse().ok().filter(|count| (1..=1_000).contains(count))?;
+        Some(Rate { count, per })
+    });
+    limit.unwrap_or_else(|| {
+        table.error("limit", text.span, format!("`{}` is no limit", text.value), "limit = \"2/h\" (or /m, /d)");
+        LIMIT
+    })
 }
 
 fn egress(table: &Table<'_>) -> Egress {

@@ -4,11 +4,12 @@
 use serde_json::{Map, Value, json};
 
 use crate::cloud::Credential;
+use crate::deliver::{self, act};
 use crate::document::schema::{
     about, any_of, document, duration, flag, integer, list, named, secret, secrets, shaped, string, strings, table,
     word,
 };
-use crate::{deliver, rules, source};
+use crate::{rules, source};
 
 /// What names of sources, receivers and windows look like.
 const NAME: &str = "^[A-Za-z0-9._-]{1,64}$";
@@ -27,6 +28,10 @@ pub fn schema() -> Value {
             ("source_defaults", alternatives("What every source says unless it says otherwise.", &[])),
             ("source", list("What is watched.", &sources, 1)),
             ("receiver", named("Who hears: [receiver.NAME].", Some(NAME), receiver)),
+            (
+                "follow_up",
+                named("What can be done: [follow_up.NAME]; rules name it in `then`.", Some(NAME), follow_up()),
+            ),
             ("window", named("Weekly times: [window.NAME].", Some(NAME), rules::window_schema())),
         ],
     );
@@ -110,6 +115,37 @@ fn receiver(kind: &deliver::Kind) -> Value {
         receiver[word] = demand.clone();
     }
     receiver
+}
+
+/// A follow-up of each kind, in each of its forms.
+fn follow_up() -> Value {
+    let one = |kind: &act::Kind| {
+        let form = |schema: Value| {
+            let (own, needs) = parts(&schema);
+            let required = needs.get("required").and_then(Value::as_array).into_iter().flatten();
+            let required: Vec<&str> = std::iter::once("kind").chain(required.filter_map(Value::as_str)).collect();
+            let first = [kind_of(kind.name, kind.about)].map(owned);
+            table(kind.about, &required, first.into_iter().chain(own).chain(common_of_follow_ups().map(owned)))
+        };
+        (kind.schema)().into_iter().map(form).collect::<Vec<_>>()
+    };
+    let forms: Vec<Value> = act::KINDS.iter().flat_map(one).collect();
+    about("Something that can be done.", json!({ "oneOf": forms }))
+}
+
+fn common_of_follow_ups() -> [(&'static str, Value); 4] {
+    [
+        (
+            "mode",
+            word(
+                "Only say what would be done, do it, or do it when somebody has approved it; \"dry_run\" if left out.",
+                ["dry_run", "auto", "approve"],
+            ),
+        ),
+        ("limit", shaped("How often it is done without somebody's word: \"2/h\" (or /m, /d).", "^[0-9]+/[mhd]$")),
+        ("wait", duration("How long after the match it is its turn.")),
+        ("timeout", duration("The longest it may take.")),
+    ]
 }
 
 /// A kind's own keys, and what it demands of them.

@@ -4,6 +4,7 @@
 //! ([`Receiver::freeze`], pure, before the commit), and it makes one attempt to hand that over ([`Receiver::send`]).
 //! When to try again, in what order and for how long is not its business. A new kind is a file here and a line in [`KINDS`].
 
+pub mod act;
 mod alertmanager;
 mod dingtalk;
 mod discord;

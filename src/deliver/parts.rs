@@ -223,6 +223,9 @@ fn tone(notification: &Notification) -> Tone {
         | Event::AgentBlind
         | Event::ReceiverDead
         | Event::ReloadFailed
+        | Event::FollowUpDone
+        | Event::FollowUpFailed
+        | Event::FollowUpWaiting
         | Event::Probe => match notification.severity {
             Severity::Critical => Tone::Critical,
             Severity::Error => Tone::Error,
@@ -236,6 +239,9 @@ fn state(notification: &Notification) -> String {
     match &notification.topic {
         Topic::Job(_) if notification.event == Event::AlertResolved => "RESOLVED".into(),
         Topic::Reload { .. } if notification.event == Event::ReloadSucceeded => "RESOLVED".into(),
+        Topic::Job(topic) if topic.follow_up.is_some() => {
+            topic.follow_up.as_ref().map_or("", |report| report.outcome.label()).into()
+        }
         Topic::Job(topic) => tame(&topic.transition.to.to_string(), STATE_MAX).to_uppercase(),
         Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
             notification.severity.as_str().to_uppercase()

@@ -59,6 +59,8 @@ names! {
     SourceName,
     /// The operator's name for somebody who hears.
     ReceiverName,
+    /// The operator's name for an action that a rule's match can ask for.
+    FollowUpName,
     /// The stable key of a rule's memory.
     RuleId,
     /// Identifies one observed transition for ever; see [`derive()`].

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::alert::{Alert, Severity};
+use super::follow_up::Report;
 use super::name::{ReceiverName, RuleId, SourceName};
 use super::time::Timestamp;
 use super::transition::{State, Transition};
@@ -55,6 +56,12 @@ pub enum Event {
     ReloadSucceeded,
     /// A receiver refuses what it is sent, or a delivery to it was given up.
     ReceiverDead,
+    /// A follow-up was carried out, or would have been.
+    FollowUpDone,
+    /// A follow-up was not carried out, or not to its end.
+    FollowUpFailed,
+    /// A follow-up waits for somebody to approve it.
+    FollowUpWaiting,
     /// Nothing happened: somebody looks whether messages arrive.
     Probe,
 }
@@ -75,6 +82,9 @@ impl Event {
             Self::ReloadSucceeded => "io.jobwatch.agent.reload_succeeded",
             Self::JobStays => "io.jobwatch.job.stays",
             Self::ReceiverDead => "io.jobwatch.receiver.dead",
+            Self::FollowUpDone => "io.jobwatch.follow_up.done",
+            Self::FollowUpFailed => "io.jobwatch.follow_up.failed",
+            Self::FollowUpWaiting => "io.jobwatch.follow_up.waiting",
             Self::Probe => "io.jobwatch.probe",
         }
     }
@@ -148,10 +158,12 @@ pub struct JobTopic {
     pub alert: Alert,
     /// Matches since the receiver was last told of it.
     pub held_back: u32,
+    /// What came of a follow-up, when that is what is told.
+    pub follow_up: Option<Report>,
 }
 
 /// What a receiver is told about the rule.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuleFacts {
     /// Its key.
     pub id: RuleId,
@@ -164,7 +176,7 @@ pub struct RuleFacts {
 }
 
 /// What a receiver is told about the source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFacts {
     /// Its name in the configuration.
     pub name: SourceName,
@@ -275,6 +287,9 @@ impl Notification {
                 | Event::AgentBlind
                 | Event::ReloadFailed
                 | Event::ReceiverDead => "firing",
+                Event::FollowUpDone => "done",
+                Event::FollowUpFailed => "failed",
+                Event::FollowUpWaiting => "waiting",
                 Event::Probe => "probe",
             },
         }
@@ -330,6 +345,9 @@ impl JobTopic {
         });
         if !changed.is_empty() {
             data["transition"]["changed"] = json!(changed);
+        }
+        if let Some(report) = &self.follow_up {
+            data["follow_up"] = json!(report);
         }
         if !self.also.is_empty() {
             data["also"] = json!(self.also);

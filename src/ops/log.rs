@@ -16,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::agent::{Observer, Seen};
 use crate::model::delivery::{Outcome, Verdict};
+use crate::model::follow_up::Ending;
 use crate::model::job::Status;
 use crate::model::name::SourceName;
 use crate::model::text::line;
@@ -141,6 +142,15 @@ impl Observer for Log {
                 warn!(receiver = receiver.as_str(), next = %until, "the receiver is away: only a probe goes to it");
             }
             Seen::Recovered { receiver } => info!(receiver = receiver.as_str(), "the receiver is back"),
+            Seen::FollowedUp { follow_up, report } => {
+                let (id, name, job) = (report.id.as_str(), report.name.as_str(), follow_up.lane());
+                let (job, what) = (tame(job.subject.as_str()), tame(&report.what));
+                match report.outcome {
+                    Ending::Done | Ending::DryRun => info!(id, name, job, what, "follow-up"),
+                    Ending::NotDone | Ending::Waiting => warn!(id, name, job, what, "follow-up"),
+                    Ending::Failed | Ending::Unknown => error!(id, name, job, what, "follow-up"),
+                }
+            }
             Seen::Returned { receiver, count } => {
                 let receiver = receiver.as_str();
                 warn!(receiver, count, "deliveries did not end in time and went back to the outbox");

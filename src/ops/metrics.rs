@@ -91,6 +91,7 @@ impl Observer for Metrics {
             | Seen::Escalated { .. }
             | Seen::Rested { .. }
             | Seen::Recovered { .. }
+            | Seen::FollowedUp { .. }
             | Seen::Returned { .. }
             | Seen::StoreFailed { .. }
             | Seen::PollLost { .. } => {}

@@ -58,6 +58,7 @@ impl Observer for Notifier {
             | Seen::Escalated { .. }
             | Seen::Rested { .. }
             | Seen::Recovered { .. }
+            | Seen::FollowedUp { .. }
             | Seen::Returned { .. }
             | Seen::StoreFailed { .. } => return,
         }

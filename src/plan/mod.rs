@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::diff::{Difference, Points, Policy, diff, vanished};
 use crate::model::alert::{Alert, Fate, Muted};
 use crate::model::delivery::Owed;
+use crate::model::follow_up::FollowUp;
 use crate::model::listing::{Fault, FaultKind, Listing, Point};
 use crate::model::memory::{Memory, Sight};
 use crate::model::name::{AlertId, JobId, RuleId};
@@ -20,6 +21,7 @@ use crate::rules::RuleSet;
 use decision::Decision;
 
 mod decision;
+mod follow_up;
 mod pace;
 mod rehearsal;
 mod reload;
@@ -27,6 +29,7 @@ mod replay;
 mod sight;
 
 pub use decision::stay;
+pub use follow_up::{Guard, Permit, Ruling, moved, outcome, rule_on};
 pub use pace::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Rate, digests, gather, pace};
 pub use rehearsal::{Disagreement, rehearse};
 pub use reload::{rules_accepted, rules_refused};
@@ -84,6 +87,8 @@ pub struct Plan {
     pub fates: Vec<Fate>,
     /// What is owed to receivers, in order.
     pub owed: Vec<Owed>,
+    /// What is to be done about it, each once.
+    pub follow_ups: Vec<FollowUp>,
     /// Rules whose templates failed, in words; the built-in text went out instead.
     pub faults: Vec<String>,
     /// The rules that matched, with the step they matched: for counting and for people.
@@ -122,6 +127,7 @@ pub fn plan(input: Input<'_>) -> Plan {
         unmuted,
         sight,
         owed: decision.owed,
+        follow_ups: decision.follow_ups,
         fates: decision.fates,
         faults: decision.faults,
         matches: decision.matches,

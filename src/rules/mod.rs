@@ -35,7 +35,7 @@ pub use window::{Window, zone};
 
 use crate::model::alert::Severity;
 use crate::model::job::Status;
-use crate::model::name::{AlertId, ReceiverName, RuleId, derive};
+use crate::model::name::{AlertId, FollowUpName, ReceiverName, RuleId, derive};
 use crate::model::notification::RuleFacts;
 use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
@@ -81,6 +81,8 @@ pub struct Rule {
     pub resolve: Option<Resolve>,
     /// When it may speak; always, if there are none.
     pub active: Vec<Arc<Window>>,
+    /// What is to be done about a new finding.
+    pub then: Vec<FollowUpName>,
 }
 
 /// How a rule's messages are gathered.

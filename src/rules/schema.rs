@@ -107,6 +107,7 @@ fn rule() -> Value {
             cooldown,
             ("resolve", resolve()),
             ("active", strings("Windows of jobwatch.toml in which it may speak; always, if left out.")),
+            ("then", strings("What is done about a new finding: follow-ups of jobwatch.toml.")),
             ("message", message()),
             ("runbook", string("Where it says what to do.")),
             ("labels", named("Words of your own, sent with the message.", None, json!({ "type": "string" }))),

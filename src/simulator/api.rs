@@ -1,4 +1,5 @@
-//! The SWR API as its specification describes it: `GET /v2/{project_id}/jobs`, one job, and deleting one.
+//! The SWR API as its specification describes it: `GET /v2/{project_id}/jobs`, one job, deleting one, and what can be
+//! done to instances.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -46,6 +47,10 @@ struct Hand {
     jobs: Option<Arc<Vec<Job>>>,
     fault: Option<Fault>,
     deleted: BTreeSet<String>,
+    /// How instances are that are not as their jobs say; those that are gone are none.
+    instances: HashMap<String, Option<String>>,
+    /// What was done, in order: the operation, what it was done to, and the body.
+    done: Vec<(&'static str, String, String)>,
 }
 
 impl fmt::Debug for Swr {
@@ -67,6 +72,8 @@ impl Swr {
         Router::new()
             .route("/v2/{project}/jobs", get(list))
             .route("/v2/{project}/jobs/{id}", get(show).delete(delete))
+            .route("/v2/{project}/instances", post(create_instance))
+            .route("/v2/{project}/instances/{id}", get(show_instance).delete(delete_instance))
             .route("/v3/auth/tokens", post(login))
             .route("/meta-data/latest/api/token", put(session))
             .route("/openstack/latest/securitykey", get(machine_key))
@@ -90,6 +97,26 @@ impl Swr {
     /// Every answer goes wrong like this from now on; `None` ends it.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.hand().fault = fault;
+    }
+
+    /// An instance is like this from now on; `None`: it is not there.
+    pub fn set_instance(&self, id: &str, status: Option<&str>) {
+        self.hand().instances.insert(id.to_owned(), status.map(ToOwned::to_owned));
+    }
+
+    /// What was done to jobs and instances, in order: the operation, what it was done to, and the body.
+    pub fn done(&self) -> Vec<(&'static str, String, String)> {
+        self.hand().done.clone()
+    }
+
+    /// How an instance is: as it was set by hand, else there if a job is about it.
+    fn instance(&self, id: &str) -> Option<String> {
+        if let Some(status) = self.hand().instances.get(id) {
+            return status.clone();
+        }
+        let about = |job: &&Job| job.instance_id.as_deref() == Some(id);
+        let job = self.jobs().iter().rfind(about).cloned()?;
+        Some(if job.status == Status::Success { "Running" } else { "Unavailable" }.to_owned())
     }
 
     /// How many requests were answered.
@@ -117,12 +144,16 @@ impl Swr {
 
     /// Authorisation, and what goes wrong today. `Err` is the answer.
     async fn admit(&self, project: &str, asked: &Asked) -> Result<Option<Fault>, Response> {
+        self.admit_with(project, asked, &[]).await
+    }
+
+    async fn admit_with(&self, project: &str, asked: &Asked, body: &[u8]) -> Result<Option<Fault>, Response> {
         self.0.requests.fetch_add(1, Ordering::SeqCst);
         let fault = self.hand().fault.or_else(|| self.0.scenario.fault_at(self.elapsed()));
         if fault == Some(Fault::Hang) {
             std::future::pending::<()>().await;
         }
-        let refused = self.0.identity.refuse(&asked.method, &asked.uri, &asked.headers, &[], (self.0.now)());
+        let refused = self.0.identity.refuse(&asked.method, &asked.uri, &asked.headers, body, (self.0.now)());
         refused.map_or(Ok(()), Err)?;
         if fault == Some(Fault::Unauthorized) {
             let text = "Incorrect IAM authentication information: decrypt token fail";
@@ -194,8 +225,56 @@ async fn delete(State(swr): State<Swr>, Path((project, id)): Path<(String, Strin
     if !swr.jobs().iter().any(|job| job.id.as_str() == id) {
         return not_found();
     }
-    swr.hand().deleted.insert(id);
+    let mut hand = swr.hand();
+    hand.done.push(("DeleteInstanceJob", id.clone(), String::new()));
+    hand.deleted.insert(id);
     StatusCode::NO_CONTENT.into_response()
+}
+
+async fn show_instance(State(swr): State<Swr>, Path((project, id)): Path<(String, String)>, asked: Asked) -> Response {
+    if let Err(answer) = swr.admit(&project, &asked).await {
+        return answer;
+    }
+    match swr.instance(&id) {
+        Some(status) => answer(StatusCode::OK, &json!({ "id": id, "status": status })),
+        None => not_found(),
+    }
+}
+
+async fn delete_instance(
+    State(swr): State<Swr>,
+    Path((project, id)): Path<(String, String)>,
+    asked: Asked,
+    body: Bytes,
+) -> Response {
+    if let Err(answer) = swr.admit_with(&project, &asked, &body).await {
+        return answer;
+    }
+    let wish: Option<HashMap<String, bool>> = serde_json::from_slice(&body).ok();
+    if !wish.is_some_and(|wish| wish.contains_key("delete_obs") && wish.contains_key("delete_dns")) {
+        return error(StatusCode::BAD_REQUEST, "SVCSTG.SWR.4000016", "Request error");
+    }
+    if swr.instance(&id).is_none() {
+        return not_found();
+    }
+    let mut hand = swr.hand();
+    hand.done.push(("DeleteInstance", id.clone(), String::from_utf8_lossy(&body).into_owned()));
+    hand.instances.insert(id, None);
+    StatusCode::ACCEPTED.into_response()
+}
+
+async fn create_instance(State(swr): State<Swr>, Path(project): Path<String>, asked: Asked, body: Bytes) -> Response {
+    if let Err(answer) = swr.admit_with(&project, &asked, &body).await {
+        return answer;
+    }
+    let wish: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let Some(name) = wish.get("name").and_then(serde_json::Value::as_str) else {
+        return error(StatusCode::BAD_REQUEST, "SVCSTG.SWR.4000016", "Request error");
+    };
+    let mut hand = swr.hand();
+    hand.done.push(("CreateInstance", name.to_owned(), String::from_utf8_lossy(&body).into_owned()));
+    let n = hand.done.len();
+    answer(StatusCode::ACCEPTED, &json!({ "job_id": format!("job-{n}"), "instance_id": format!("instance-{n}") }))
 }
 
 /// A page of the listing.

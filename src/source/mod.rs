@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::cloud::Pool;
+use crate::cloud::{Pool, Project};
 use crate::document::{Secrets, Table};
 use crate::model::index::Index;
 use crate::model::listing::{Listing, Point, Rows};
@@ -67,6 +67,9 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// What the operator should know although listings are complete, in words: a wrong clock, a service that does not do
     /// what its documents say.
     fn remarks(&self) -> Vec<String>;
+
+    /// Where it can be acted in the project's name, if it can be.
+    fn project(&self) -> Option<Project<'_>>;
 
     /// For people: who asks. Holds no secret.
     fn credential(&self) -> String;

@@ -20,7 +20,7 @@ use super::survey::{Shelf, Survey};
 use super::{Common, Finding, Health, Kind, Source};
 use crate::cloud::credential::Surroundings;
 use crate::cloud::error::{ApiError, describe};
-use crate::cloud::{Api, Call, Credential, region};
+use crate::cloud::{Api, Call, Credential, Project, region};
 use crate::document::schema::{about, shaped, table};
 use crate::document::{Level, Table, nearest};
 use crate::http::{Answer, Url};
@@ -185,6 +185,10 @@ impl Source for Swr {
 
     fn remarks(&self) -> Vec<String> {
         self.api.remark().into_iter().chain(self.survey.remark()).collect()
+    }
+
+    fn project(&self) -> Option<Project<'_>> {
+        Some(Project { api: &self.api, jobs: &self.jobs })
     }
 
     fn credential(&self) -> String {

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::model::alert::{Alert, Fate, Muted, Silence};
 use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Reserve, Verdict};
+use crate::model::follow_up::{Consent, FollowUp, Listed, Standing};
 use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
 use crate::model::memory::{Memory, Opened, Pacing, Sight};
@@ -97,6 +98,19 @@ pub struct Commit {
     pub unmuted: Vec<(AlertId, JobId)>,
     /// What came of each match.
     pub fates: Vec<Fate>,
+    /// What is to be done, each once: one whose id is known already is not written again.
+    pub follow_ups: Vec<Errand>,
+}
+
+/// A follow-up and its time.
+#[derive(Clone, Debug)]
+pub struct Errand {
+    /// What is to be done.
+    pub follow_up: FollowUp,
+    /// When that was decided.
+    pub at: Timestamp,
+    /// When it is its turn.
+    pub due_at: Timestamp,
 }
 
 impl Commit {
@@ -116,6 +130,7 @@ impl Commit {
             muted: Vec::new(),
             unmuted: Vec::new(),
             fates: Vec::new(),
+            follow_ups: Vec::new(),
         }
     }
 }
@@ -240,6 +255,8 @@ pub struct Record {
     pub trouble: Trouble,
     /// Deliveries that follow from it.
     pub deliveries: Vec<Frozen>,
+    /// It is a follow-up that waits for somebody's word from now on.
+    pub asks: bool,
 }
 
 /// What the operator has been told of a receiver's trouble.
@@ -474,6 +491,19 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Ends deliveries that are pending or dead. They are kept, with this note.
     async fn end(&self, ids: Vec<DeliveryId>, note: &str, now: Timestamp) -> Result<Vec<Dropped>, Error>;
 
-    /// Makes deliveries due now, and opens their receivers. Returns the ids it did that to.
+    /// How a follow-up stands; `since` is when those of its name begin to count for its limit.
+    async fn standing(&self, follow_up: FollowUp, since: Timestamp) -> Result<Option<Standing>, Error>;
+
+    /// Writes, durably, that a follow-up is begun. `false` when it was begun before or the claim was lost: then it must not
+    /// be done.
+    async fn begin(&self, claimed: Claimed, now: Timestamp) -> Result<bool, Error>;
+
+    /// Says yes or no to a follow-up that waits for it. `false` when none with this id does.
+    async fn consent(&self, id: &DeliveryId, consent: Consent, now: Timestamp) -> Result<bool, Error>;
+
+    /// Follow-ups, the newest first.
+    async fn follow_ups(&self, limit: usize) -> Result<Vec<Listed>, Error>;
+
+    /// Makes deliveries due now, and opens their receivers. Follow-ups are none: they are never done again. Returns the ids it did that to.
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error>;
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, Held};
+use crate::model::follow_up::{Consent, FollowUp, Listed, Standing};
 use crate::model::index::Index;
 use crate::model::memory::{Memory, Pacing, Sight};
 use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
@@ -155,6 +156,22 @@ impl Store for Nothing {
 
     async fn end(&self, _: Vec<DeliveryId>, _: &str, _: Timestamp) -> Result<Vec<Dropped>, Error> {
         refuse()
+    }
+
+    async fn standing(&self, _: FollowUp, _: Timestamp) -> Result<Option<Standing>, Error> {
+        Ok(None)
+    }
+
+    async fn begin(&self, _: Claimed, _: Timestamp) -> Result<bool, Error> {
+        refuse()
+    }
+
+    async fn consent(&self, _: &DeliveryId, _: Consent, _: Timestamp) -> Result<bool, Error> {
+        refuse()
+    }
+
+    async fn follow_ups(&self, _: usize) -> Result<Vec<Listed>, Error> {
+        Ok(Vec::new())
     }
 
     async fn again(&self, _: Again, _: Timestamp) -> Result<Vec<DeliveryId>, Error> {

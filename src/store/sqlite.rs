@@ -20,6 +20,7 @@ use rusqlite::{
 use tokio::sync::{mpsc, oneshot};
 
 mod finding;
+mod follow_up;
 mod load;
 mod outbox;
 mod pace;
@@ -31,6 +32,7 @@ use super::{
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Held};
+use crate::model::follow_up::{Consent, FollowUp, Listed, Standing};
 use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
 use crate::model::memory::{Memory, Pacing, Sight};
@@ -42,8 +44,12 @@ use crate::model::transition::Transition;
 /// `JobW`: how a state is told from any other SQLite file.
 const APPLICATION_ID: i64 = 0x4a6f_6257;
 /// Each step takes a state from version *n* to *n + 1*.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema/sqlite-1.sql"), include_str!("schema/sqlite-2.sql"), include_str!("schema/sqlite-3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/sqlite-1.sql"),
+    include_str!("schema/sqlite-2.sql"),
+    include_str!("schema/sqlite-3.sql"),
+    include_str!("schema/sqlite-4.sql"),
+];
 /// How long another process's short transaction is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that may wait for the writer; more and the asker waits.
@@ -286,7 +292,8 @@ impl Store for Sqlite {
                 && commit.deliveries.is_empty()
                 && commit.held.is_empty()
                 && commit.muted.is_empty()
-                && commit.unmuted.is_empty();
+                && commit.unmuted.is_empty()
+                && commit.follow_ups.is_empty();
             if idle {
                 connection.pragma_update(None, "synchronous", "NORMAL")?;
             }
@@ -552,6 +559,23 @@ impl Store for Sqlite {
         .await
     }
 
+    async fn standing(&self, follow_up: FollowUp, since: Timestamp) -> Result<Option<Standing>, Error> {
+        self.run(move |connection| follow_up::standing(connection, &follow_up, since)).await
+    }
+
+    async fn begin(&self, claimed: Claimed, now: Timestamp) -> Result<bool, Error> {
+        self.run(move |connection| follow_up::begin(connection, &claimed, now)).await
+    }
+
+    async fn consent(&self, id: &DeliveryId, consent: Consent, now: Timestamp) -> Result<bool, Error> {
+        let id = id.clone();
+        self.run(move |connection| follow_up::consent(connection, &id, &consent, now)).await
+    }
+
+    async fn follow_ups(&self, limit: usize) -> Result<Vec<Listed>, Error> {
+        self.run(move |connection| follow_up::list(connection, limit)).await
+    }
+
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error> {
         self.run(move |connection| outbox::again(connection, &which, now)).await
     }
@@ -648,6 +672,7 @@ fn write_commit(connection: &mut Connection, commit: &Commit) -> rusqlite::Resul
     pace::write_held(&transaction, &commit.held)?;
     let written = write_deliveries(&transaction, &commit.deliveries)?;
     outbox::write_reserves(&transaction, &commit.reserves)?;
+    follow_up::write(&transaction, &commit.follow_ups)?;
     transaction.commit()?;
     Ok(written)
 }

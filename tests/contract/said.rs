@@ -35,7 +35,7 @@ labels = { team = "registry", "on-call" = "2nd", severity = "page" }
 "#;
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
     let none = |_: &std::path::Path| Err("no files here".to_owned());
-    load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None }).0
+    load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None, follow_ups: None }).0
 });
 
 fn source() -> Arc<SourceFacts> {

@@ -7,6 +7,7 @@ mod crash;
 mod delivering;
 mod doctor;
 mod faults;
+mod follow_ups;
 mod hostile;
 mod identity;
 mod mail;

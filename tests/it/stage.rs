@@ -34,7 +34,18 @@ impl Stage {
 
     /// With the rules that stand in the world.
     pub(crate) async fn in_world(world: World, oncall: &str) -> Self {
-        world.write("jobwatch.toml", &world.config("", oncall));
+        let config = world.config("", oncall);
+        Self::set_up(world, &config).await
+    }
+
+    /// With these follow-ups.
+    pub(crate) async fn with(world: World, follow_ups: &str) -> Self {
+        let config = world.config("", "");
+        Self::set_up(world, &format!("{config}\n{follow_ups}")).await
+    }
+
+    async fn set_up(world: World, config: &str) -> Self {
+        world.write("jobwatch.toml", config);
         let (config, report) = config::load(&world.path("jobwatch.toml"), Purpose::Run);
         assert!(!report.has_errors(), "{:?}", report.lines().collect::<Vec<_>>());
         let config = config.unwrap();
@@ -48,6 +59,7 @@ impl Stage {
             chance: || 1.0,
             sources: config.sources,
             receivers: config.receivers,
+            follow_ups: config.follow_ups,
             rules,
             watch: config.watch,
             observer: Arc::new(Nobody),

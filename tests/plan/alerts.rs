@@ -297,8 +297,10 @@ fn a_rule_outside_its_hours_speaks_when_they_begin_of_what_still_stands() {
     let text = file(&[rule("failed", "{ to = \"Failed\" }", "active = [\"office\"]")]);
     let none = |_: &Path| Err("no files here".to_owned());
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
-    let (rules, report) =
-        load(&[file], &Surroundings { read: &none, receivers: None, windows: Some(&windows), sources: None });
+    let (rules, report) = load(
+        &[file],
+        &Surroundings { read: &none, receivers: None, windows: Some(&windows), sources: None, follow_ups: None },
+    );
     assert!(report.is_empty(), "{:?}", report.lines().collect::<Vec<_>>());
     let mut world = World::knowing("schema = 1\n", &[]);
     world.rules = rules;

@@ -480,7 +480,10 @@ fn a_from_that_a_poll_can_skip_is_warned_of_unless_gaps_are_spoken_of() {
         let text = format!("schema = 1\n[[rule]]\nid = \"r\"\nwhen = {when}\nnotify = [\"oncall\"]\n");
         let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
         let none = |_: &Path| Err("no files here".to_owned());
-        let (_, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None });
+        let (_, report) = load(
+            &[file],
+            &Surroundings { read: &none, receivers: None, windows: None, sources: None, follow_ups: None },
+        );
         report.lines().next()
     };
     let skippable = [

@@ -34,7 +34,8 @@ pub(crate) struct World {
 pub(crate) fn rules(text: &str) -> RuleSet {
     let file = Arc::new(File { path: "rules.toml".into(), text: text.into() });
     let none = |_: &Path| Err("no files here".to_owned());
-    let (rules, report) = load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None });
+    let (rules, report) =
+        load(&[file], &Surroundings { read: &none, receivers: None, windows: None, sources: None, follow_ups: None });
     assert!(!report.has_errors(), "{}", report.lines().collect::<Vec<_>>().join("\n"));
     rules
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::diff::Difference;
 use crate::model::alert::{Alert, Fate, FateOutcome, Muted};
 use crate::model::delivery::Owed;
+use crate::model::follow_up::FollowUp;
 use crate::model::job::Job;
 use crate::model::memory::Memory;
 use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, SourceName, TransitionId, derive};
@@ -45,6 +46,7 @@ pub(super) struct Decision<'a> {
     pub(super) alerts: BTreeMap<AlertId, Alert>,
     pub(super) muted: BTreeMap<(AlertId, JobId), Option<Muted>>,
     pub(super) owed: Vec<Owed>,
+    pub(super) follow_ups: Vec<FollowUp>,
     pub(super) fates: Vec<Fate>,
     pub(super) faults: Vec<String>,
     pub(super) matches: Vec<(RuleId, Arc<Transition>)>,
@@ -91,6 +93,7 @@ impl<'a> Decision<'a> {
             alerts: BTreeMap::new(),
             muted: BTreeMap::new(),
             owed: Vec::new(),
+            follow_ups: Vec::new(),
             fates: Vec::new(),
             faults: Vec::new(),
             matches: Vec::new(),

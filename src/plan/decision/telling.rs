@@ -9,6 +9,7 @@ use super::{Decision, Hit};
 use crate::diff::Difference;
 use crate::model::alert::{Alert, FateOutcome, Muted, Told};
 use crate::model::delivery::{Lane, Owed, Pace};
+use crate::model::follow_up::FollowUp;
 use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, derive};
 use crate::model::notification::{Event, JobTopic, Notification, Topic};
 use crate::model::snapshot::Known;
@@ -34,6 +35,7 @@ impl<'a> Decision<'a> {
                     self.muted.insert(muted.key(), None);
                 }
             }
+            self.follow(hit, step, facts);
             for receiver in &hit.rule.notify {
                 if self.holds_back(hit, receiver, step) {
                     continue;
@@ -47,6 +49,22 @@ impl<'a> Decision<'a> {
         let mut said: Vec<(Vec<RuleId>, u32, Notification)> = Vec::new();
         for (receiver, hits) in spoken {
             self.tell(receiver, hits, step, facts, &mut said);
+        }
+    }
+
+    /// What is to be done about a finding that is new, or that was muted so far.
+    fn follow(&mut self, hit: &Hit<'a>, step: &Arc<Transition>, facts: &Facts<'_>) {
+        let muted = self.before.muted.iter().any(|muted| muted.alert == hit.alert);
+        let new = self.alert(&hit.alert).is_some_and(|alert| alert.first_seen == self.now);
+        if hit.rule.then.is_empty() || !new && !muted {
+            return;
+        }
+        let notification = self.word(&[hit], step, facts, 0);
+        let data = notification.data();
+        let Topic::Job(topic) = notification.topic else { return };
+        for name in &hit.rule.then {
+            let (name, notify) = (name.clone(), hit.rule.notify.clone());
+            self.follow_ups.push(FollowUp::new(name, notify, (*topic).clone(), data.clone()));
         }
     }
 
@@ -169,6 +187,7 @@ impl<'a> Decision<'a> {
             source: Arc::clone(self.source),
             alert,
             held_back,
+            follow_up: None,
         };
         Notification {
             event: topic.event(),
@@ -212,6 +231,7 @@ impl<'a> Decision<'a> {
             source: Arc::clone(self.source),
             alert: alert.clone(),
             held_back: 0,
+            follow_up: None,
         };
         let parts = ["jobwatch/resolve/v1", alert.id.as_str(), step.id.as_str(), receiver.as_str()];
         let id = DeliveryId::from(derive("msg", &parts));

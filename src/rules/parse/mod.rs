@@ -22,7 +22,7 @@ use super::template::{Message, TEXT_MAX, Use};
 use super::{Group, Labels, PER_JOB, Resolve, Rule, RuleSet, Scope, When, Window, testing};
 use crate::document::{File, Item, Level, Notes, Problem, Report, Table, Value, nearest, parse, suggest};
 use crate::model::alert::Severity;
-use crate::model::name::{ReceiverName, RuleId, SourceName};
+use crate::model::name::{FollowUpName, ReceiverName, RuleId, SourceName};
 use crate::model::notification::RuleFacts;
 
 /// The version of the rule language.
@@ -35,9 +35,6 @@ pub(super) const SEVERITIES: &[(&str, Severity)] = &[
     ("critical", Severity::Critical),
 ];
 
-/// Keys of the rule language that this version cannot honour: refused, because a rule that is half obeyed is worse.
-const RULE_KEYS_LATER: &[&str] = &["then"];
-const LATER: &str = "remove it: this version has no follow-ups; a webhook can start one";
 /// A year: longer than any of these makes sense.
 const LONG: Duration = Duration::from_secs(366 * 86_400);
 /// No job is as old as that.
@@ -54,6 +51,8 @@ pub struct Surroundings<'a> {
     pub windows: Option<&'a [Arc<Window>]>,
     /// The sources that exist; `None` if that is not known.
     pub sources: Option<&'a [SourceName]>,
+    /// The follow-ups that exist; `None` if that is not known.
+    pub follow_ups: Option<&'a [FollowUpName]>,
 }
 
 impl std::fmt::Debug for Surroundings<'_> {
@@ -198,9 +197,7 @@ impl Reader<'_> {
             let message = "the cooldown is longer than `within`: a burst that goes on is not told again in time";
             table.report(Level::Warning, "long-cooldown", place.span(), message, "make it no longer than `within`");
         }
-        for key in RULE_KEYS_LATER {
-            table.not_yet(key, LATER);
-        }
+        let then = self.then(&table);
         let span = id.as_ref().map_or(table.span(), |id| id.span.clone());
         table.finish();
         let id = RuleId::from(id?.value);
@@ -218,6 +215,7 @@ impl Reader<'_> {
             cooldown,
             resolve,
             active,
+            then,
         };
         Some((rule, span, tests))
     }
@@ -279,6 +277,37 @@ impl Reader<'_> {
             found.cloned()
         };
         names.into_iter().filter_map(one).collect()
+    }
+
+    /// What is to be done about a new finding.
+    fn then(&self, table: &Table<'_>) -> Vec<FollowUpName> {
+        let names = table.strings("then").unwrap_or_default();
+        if let Some(value) = table.value("then") {
+            lint::twice(&value, &names);
+            if value.is_array() && names.is_empty() {
+                value.warn("empty", "`then` is empty: nothing is done", "name a follow-up, or remove it");
+            }
+        }
+        let mut then: Vec<FollowUpName> = Vec::new();
+        for name in names {
+            if let Some(known) = self.surroundings.follow_ups
+                && !known.iter().any(|known| known.as_str() == name.value)
+            {
+                let words: Vec<&str> = known.iter().map(FollowUpName::as_str).collect();
+                let message = format!("there is no follow-up `{}`", name.value);
+                let help = match words.is_empty() {
+                    true => format!("follow-ups stand in the configuration: [follow_up.{}]", name.value),
+                    false => suggest(&name.value, &words),
+                };
+                table.error("unknown-follow-up", name.span, message, help);
+                continue;
+            }
+            let name = FollowUpName::from(name.value);
+            if !then.contains(&name) {
+                then.push(name);
+            }
+        }
+        then
     }
 
     fn message(&self, rule: &Table<'_>, usage: Use<'_>) -> Message {

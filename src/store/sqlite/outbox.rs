@@ -6,7 +6,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, named_params, params};
 
-use super::{instant, json, time, write_deliveries};
+use super::{follow_up, instant, json, time, write_deliveries};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Lane, Outcome, Reserve, Verdict};
 use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::time::Timestamp;
@@ -131,6 +131,9 @@ pub(super) fn record(connection: &mut Connection, records: &[Record]) -> rusqlit
         if written {
             write_trouble(&transaction, record)?;
             write_deliveries(&transaction, &record.deliveries)?;
+            if record.asks {
+                follow_up::ask(&transaction, &record.claimed.frozen.id)?;
+            }
         }
         kept.push(written);
     }
@@ -355,7 +358,11 @@ pub(super) fn again(connection: &mut Connection, which: &Again, now: Timestamp) 
     let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
     let mut done: Vec<(String, String)> = Vec::new();
     {
-        let update = |condition: &str| transaction.prepare(&format!("{OWED} WHERE {condition} RETURNING id, receiver"));
+        // A follow-up is never done again.
+        let update = |condition: &str| {
+            let told = "receiver NOT GLOB 'follow_up/*'";
+            transaction.prepare(&format!("{OWED} WHERE {condition} AND {told} RETURNING id, receiver"))
+        };
         match which {
             Again::Dead(receiver) => {
                 let receiver = receiver.as_ref().map(ReceiverName::as_str);
