@@ -226,6 +226,21 @@ async fn bad_addresses_cost_the_others_nothing_and_all_are_named() {
 }
 
 #[tokio::test]
+async fn an_address_that_keeps_the_server_silent_does_not_hold_up_the_others_for_ever() {
+    let server = MailServer::new().await;
+    server.refuses("slow@example.org", "");
+    let to = "[\"slow@example.org\", \"a@example.org\", \"b@example.org\"]";
+    let (setup, _directory) = mailing(&server, to, "timeout = \"1s\"");
+    let first = claimed(&setup, "x");
+    let sent = setup.receiver.send(&first, NOW).await;
+    assert!(why(&sent.outcome).contains("slow@example.org: no answer in time"), "{:?}", sent.outcome);
+    let second = Claimed { tries: 1, progress: sent.progress, ..first };
+    let sent = setup.receiver.send(&second, NOW).await;
+    assert!(why(&sent.outcome).contains("slow@example.org: no answer in time"), "{:?}", sent.outcome);
+    assert_eq!((recipients(&server), sent.progress.len()), (sent.progress, 2));
+}
+
+#[tokio::test]
 async fn a_connection_that_died_unnoticed_costs_nothing() {
     let server = MailServer::new().await;
     let (setup, _directory) = mailing(&server, "\"a@example.org\"", "");

@@ -67,7 +67,7 @@ pub(crate) struct Heard {
 struct State {
     heard: Heard,
     at: Option<(Stage, Does)>,
-    /// `RCPT TO` this is answered so.
+    /// `RCPT TO` this is answered so, or by nothing if that is empty.
     refused: Vec<(&'static str, &'static str)>,
     offers: Vec<&'static str>,
 }
@@ -233,6 +233,7 @@ impl MailServer {
                     to = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
                     let refused = self.state().refused.iter().find(|(address, _)| *address == to).map(|(_, no)| *no);
                     match refused {
+                        Some("") => std::future::pending().await,
                         Some(no) => {
                             wire.get_mut().write_all(format!("{no}\r\n").as_bytes()).await?;
                             wire.get_mut().flush().await?;
