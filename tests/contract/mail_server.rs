@@ -209,7 +209,7 @@ impl MailServer {
     }
 
     async fn mail(&self, mut wire: BufReader<impl Wire>) -> std::io::Result<()> {
-        let mut to = String::new();
+        let (mut to, mut begun) = (String::new(), false);
         loop {
             let Some(line) = self.secured(&mut wire).await? else { return Ok(()) };
             let verb = line.split([' ', ':']).next().unwrap().to_owned();
@@ -228,7 +228,11 @@ impl MailServer {
                     }
                     self.answer(wire.get_mut(), Stage::Login, &line, "235 2.7.0 welcome").await?;
                 }
-                "MAIL" => drop(self.answer(wire.get_mut(), Stage::Sender, &line, "250 2.1.0 ok").await?),
+                "MAIL" if begun => {
+                    wire.get_mut().write_all(b"503 5.5.1 nested MAIL\r\n").await?;
+                    wire.get_mut().flush().await?;
+                }
+                "MAIL" => begun = self.answer(wire.get_mut(), Stage::Sender, &line, "250 2.1.0 ok").await?,
                 "RCPT" => {
                     to = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
                     let refused = self.state().refused.iter().find(|(address, _)| *address == to).map(|(_, no)| *no);
@@ -254,12 +258,14 @@ impl MailServer {
                         message += line.strip_prefix('.').unwrap_or(&line);
                         message += "\n";
                     }
+                    begun = false;
                     if self.at(Stage::Message).is_none() {
                         self.state().heard.kept.push((to.clone(), message));
                     }
                     self.answer(wire.get_mut(), Stage::Message, "", "250 2.0.0 kept").await?;
                 }
                 _ => {
+                    begun &= verb != "RSET";
                     let answer: &[u8] = if verb == "RSET" { b"250 2.0.0 ok\r\n" } else { b"500 5.5.1 what?\r\n" };
                     wire.get_mut().write_all(answer).await?;
                     wire.get_mut().flush().await?;
