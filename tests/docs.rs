@@ -145,8 +145,9 @@ fn every_example_in_the_documents_loads_and_passes_its_tests() {
         let has = |block: &&Block<'_>, heads: &[&str]| {
             block.text.lines().any(|line| heads.iter().any(|head| line.starts_with(head)))
         };
-        let of_configuration =
-            |block: &&Block<'_>| has(block, &["[agent]", "[[source]]", "[receiver", "[window", "[admin]"]);
+        let of_configuration = |block: &&Block<'_>| {
+            has(block, &["[agent]", "[[source]]", "[receiver", "[window", "[admin]", "[follow_up"])
+        };
         let windows: Vec<Arc<Window>> =
             blocks.iter().filter(of_configuration).flat_map(|block| configuration(block.text).known.windows).collect();
         for block in &blocks {
@@ -295,8 +296,12 @@ fn every_shipped_file_is_written_by_init_and_stands_in_the_table() {
     let output = jobwatch(&["init", home.path().to_str().unwrap()]);
     assert!(output.status.success(), "{output:?}");
     let names = |directory: &Path| -> Words {
-        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let files = entries.filter(|path| path.is_file());
+        files.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
     };
+    let recipes = |home: &Path| names(&home.join("rules/recipes"));
+    assert_eq!(recipes(home.path()), recipes(root()));
     let shipped = names(&root().join("rules"));
     assert_eq!(names(&home.path().join("rules")), shipped, "SHIPPED_RULES in src/cli/mod.rs lists what is shipped");
     for name in &shipped {

@@ -216,6 +216,7 @@ kind = "email"
 server = "smtps://mail.example.org:465"
 user = "u"
 password = { file = "secret" }
+auth = "xoauth2"
 from = "jobwatch@example.org"
 reply_to = "x@example.org"
 to = ["oncall@example.org", "b@example.org"]
@@ -478,6 +479,7 @@ const WRONG_CONFIG: &[(&str, &str, &str)] = &[
     ("server = \"smtp://mail.example.org:587\"", "server = \"https://mail.example.org\"", "server"),
     ("to = \"oncall@example.org\"", "to = []", "missing-key"),
     ("to = \"oncall@example.org\"", "to = \"oncall@example.org\"\nuser = \"u\"", "credentials"),
+    ("to = \"oncall@example.org\"", "to = \"oncall@example.org\"\nauth = \"plain\"", "missing-key"),
     ("reload = \"watch\"", "reload = \"always\"", "unknown-word"),
     ("listen = \"127.0.0.1:9477\"", "listen = \"9477\"", "listen"),
     ("mode = \"approve\"", "mode = \"ask\"", "unknown-word"),

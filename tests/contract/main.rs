@@ -4,6 +4,8 @@
 
 mod far_end;
 mod kinds;
+mod mail;
+mod mail_server;
 mod maildir;
 mod said;
 

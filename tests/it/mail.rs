@@ -7,8 +7,13 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use self::mail_server::{Does, MailServer, Stage};
 use crate::tls::certificate;
 use crate::world::{World, beside, bind, failed, job, rule, said, soon};
+
+#[expect(dead_code, reason = "the contract's stories use the rest of it")]
+#[path = "../contract/mail_server.rs"]
+mod mail_server;
 
 struct Server {
     _child: Child,
@@ -225,4 +230,43 @@ async fn greylisting_is_waited_out() {
     let row = &serde_json::from_str::<Value>(&list).unwrap()[0];
     let at = |name: &str| jobwatch::model::time::Timestamp::parse(row[name].as_str().unwrap()).unwrap();
     assert!(at("due_at").since(at("created_at")).as_secs() >= 60, "{row}");
+}
+
+#[tokio::test]
+async fn a_server_that_breaks_off_at_any_stage_costs_no_mail_and_doubles_none() {
+    let server = MailServer::new().await;
+    server.offers(&["AUTH LOGIN"]);
+    let to = "[\"a@example.org\", \"b@example.org\"]\nretry = { first = \"100ms\", max = \"200ms\" }";
+    let world = world_with(&keys("smtp", server.port.into(), to)).await;
+    world.write("ca.pem", &server.certificate);
+    let mut service = world.watched().await;
+    let (mut jobs, mut failures) = (Vec::new(), 0);
+    for (at, does) in [
+        (Stage::Handshake, Does::Close),
+        (Stage::Login, Does::Say("454 later")),
+        (Stage::Recipient, Does::Close),
+        (Stage::Data, Does::Say("421 4.3.2 closing")),
+        (Stage::Message, Does::EndlessLine),
+    ] {
+        server.does(at, does);
+        server.hangs_up();
+        jobs.push(failed(&format!("job-{at:?}"), 1, "x"));
+        world.swr.set_jobs(jobs.clone());
+        service.logged_times("not delivered", failures + 1).await;
+        server.mends();
+        service.logged_times("delivered receiver=\"mail\"", jobs.len()).await;
+        failures = service.log().matches("not delivered").count();
+    }
+    let mut kept: Vec<_> =
+        server.heard(|heard| heard.kept.iter().map(|(to, mail)| (to.clone(), subject(mail))).collect());
+    kept.sort();
+    let mut whole = kept.clone();
+    whole.dedup();
+    assert_eq!((kept.len(), whole), (2 * jobs.len(), kept.clone()), "everybody has everything once");
+    let clear = server.heard(|heard| heard.clear.clone());
+    assert!(clear.iter().all(|line| line.starts_with("EHLO ") || line == "STARTTLS"), "{clear:?}");
+}
+
+fn subject(mail: &str) -> String {
+    mail.lines().find(|line| line.starts_with("Subject: ")).unwrap_or_default().to_owned()
 }

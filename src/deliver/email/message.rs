@@ -138,9 +138,13 @@ fn html(notification: &Notification, parts: &Parts) -> String {
         Severity::Warning => "#8a6100",
         Severity::Info => "#1d6b3a",
     };
+    // The title or the text says it as a rule; once more would push the facts off a phone's screen.
+    let told = parts.title.contains(&parts.reason) || parts.body.contains(&parts.reason);
+    let reason = if told { "" } else { parts.reason.as_str() };
     let rows: Vec<_> = parts
         .facts
         .iter()
+        .filter(|(name, _)| *name != "Reason")
         .map(|(name, value)| {
             let link = *name == "Runbook" && is_link(value);
             context! { name => *name, value => value.as_str(), link => link }
@@ -149,7 +153,7 @@ fn html(notification: &Notification, parts: &Parts) -> String {
     let page = PAGE.get_template("message.html").and_then(|page| {
         page.render(context! {
             state => parts.state.as_str(), colour => colour, severity => notification.severity.as_str(),
-            title => parts.title.as_str(), body => parts.body.as_str(), reason => parts.reason.as_str(), facts => minijinja::Value::from_iter(rows),
+            title => parts.title.as_str(), body => parts.body.lines().map(ToOwned::to_owned).collect::<Vec<_>>(), reason => reason, facts => minijinja::Value::from_iter(rows),
         })
     });
     page.expect("the template uses only what it is given, and a test renders it")

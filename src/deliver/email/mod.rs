@@ -4,32 +4,35 @@
 //! time of the attempt, so that a mended address serves the retries. A recipient who has the message is not sent it again.
 
 pub(super) mod message;
+mod smtp;
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lettre::address::Envelope;
+use futures_util::FutureExt as _;
+use lettre::address::Address;
 use lettre::message::Mailbox;
-use lettre::transport::smtp::Error;
-use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
-use lettre::transport::smtp::response::Response;
-use secrecy::{ExposeSecret as _, SecretString};
+use lettre::transport::smtp::authentication::{DEFAULT_MECHANISMS, Mechanism};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::ConfigVerifierExt as _;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Sleep, sleep};
 
-use super::{Common, Kind, Receiver, Sent, tame, worse};
-use crate::document::schema::{one_or_many, secret, shaped, string, table};
-use crate::document::{Item, Table};
-use crate::http::use_ring;
+use super::{Common, Kind, Receiver, Sent, tame};
+use crate::document::schema::{one_or_many, secret, shaped, string, table, word};
+use crate::document::{Item, Kept, Table};
+use crate::http::{Url, use_ring};
 use crate::model::delivery::{Claimed, Outcome, Owed};
 use crate::model::time::Timestamp;
 use message::Letter;
+use smtp::{Answer, Connection, Failure, Login, Security, Stage, Tls};
 
 pub(super) const KIND: Kind = Kind {
     name: "email",
@@ -47,6 +50,7 @@ const EXAMPLE: &str = r#"
 server = "smtp://mail.example.org:587"
 user = "jobwatch@example.org"
 password = { credential = "smtp-password" }
+auth = "login"
 from = "jobwatch <jobwatch@example.org>"
 to = ["oncall@example.org"]
 reply_to = "platform@example.org"
@@ -58,10 +62,14 @@ const RECIPIENTS_MAX: usize = 50;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Who grey-lists wants to see the second attempt later than this.
 const GREYLISTED: Duration = Duration::from_secs(60);
+/// Whose mailbox is full is not written to before this.
+const FULL: Duration = Duration::from_secs(15 * 60);
+/// As much of what all recipients' servers said as is told.
+const WHY_MAX: usize = 600;
 
 struct Email {
     server: Server,
-    credentials: Option<(String, SecretString)>,
+    credentials: Option<Credentials>,
     from: Mailbox,
     reply_to: Option<Mailbox>,
     to: Vec<Mailbox>,
@@ -73,8 +81,27 @@ struct Email {
 
 /// A connection that has just been used, and the time until which it may be used again.
 struct Line {
-    connection: AsyncSmtpConnection,
+    connection: Connection,
     stale: Pin<Box<Sleep>>,
+}
+
+struct Credentials {
+    user: String,
+    /// A password, or a token that somebody renews.
+    password: std::sync::Mutex<Kept>,
+    mechanisms: &'static [Mechanism],
+}
+
+impl Credentials {
+    fn now(&self) -> Login<'_> {
+        let mut kept = self.password.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = kept.living.as_ref().and_then(|living| living.fresh());
+        // A file that is just being written is empty for a moment.
+        if let Some(fresh) = fresh.filter(|fresh| !fresh.expose_secret().is_empty()) {
+            kept.value = fresh;
+        }
+        Login { user: &self.user, password: kept.value.clone(), mechanisms: self.mechanisms }
+    }
 }
 
 impl fmt::Debug for Email {
@@ -89,19 +116,15 @@ struct Server {
     tls: Tls,
 }
 
-enum Tls {
-    /// STARTTLS, or nothing.
-    Required(TlsParameters),
-    /// From the first byte.
-    Implicit(TlsParameters),
-    /// Loopback only.
-    None,
-}
+/// How somebody logs in, as `auth` says it.
+const MECHANISMS: &[(&str, &[Mechanism])] =
+    &[("plain", &[Mechanism::Plain]), ("login", &[Mechanism::Login]), ("xoauth2", &[Mechanism::Xoauth2])];
 
 fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
     let server = table.required("server", "server = \"smtp://mail.example.org:587\"");
     let user = table.string("user");
     let password = table.value("password");
+    let auth = table.word("auth", MECHANISMS);
     let from = table.required("from", "from = \"jobwatch <jobwatch@example.org>\"");
     let reply_to = table.string("reply_to");
     let to = table.strings("to");
@@ -118,11 +141,11 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
     }
     let server = server.and_then(|server| read_server(table, &server, common));
     let mailbox = |item: &Item<String>| {
-        let parsed = item.value.parse::<Mailbox>();
-        parsed.map_err(|error| {
+        let parsed = item.value.parse::<Mailbox>().map_err(|error| {
             let message = format!("`{}` is no address: {error}", item.value);
             table.error("address", item.span.clone(), message, "\"name <user@example.org>\" or \"user@example.org\"");
-        })
+        });
+        parsed.map(|Mailbox { name, email }| Mailbox { name, email: in_ascii(email) })
     };
     let (from, reply_to) = (from.as_ref().map(mailbox), reply_to.as_ref().map(mailbox));
     let mut recipients: Vec<Mailbox> = Vec::new();
@@ -136,10 +159,9 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
     }
     let credentials = match (user, password) {
         (Some(user), Some(password)) => {
-            let password = password.secret(common.secrets)?;
-            Some((user.value, password.value))
+            let password = std::sync::Mutex::new(password.kept(common.secrets)?.value);
+            Some(Credentials { user: user.value, password, mechanisms: auth.unwrap_or(DEFAULT_MECHANISMS) })
         }
-        (None, None) => None,
         (Some(item), None) => {
             table.error(
                 "credentials",
@@ -153,6 +175,11 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
             value.error("credentials", "`password` without `user`", "user = \"jobwatch@example.org\"");
             return None;
         }
+        (None, None) if auth.is_some() => {
+            table.missing("user", "user = \"jobwatch@example.org\"");
+            return None;
+        }
+        (None, None) => None,
     };
     if recipients.is_empty() || !sound {
         return None;
@@ -166,6 +193,14 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
         timeout: common.timeout,
         line: Mutex::default(),
     }))
+}
+
+/// The address with its domain in ASCII (IDNA), which every server takes.
+fn in_ascii(address: Address) -> Address {
+    let url = Url::parse(&format!("http://{}/", address.domain()));
+    let domain =
+        url.ok().and_then(|url| url.host_str().map(ToOwned::to_owned)).filter(|_| !address.domain().is_ascii());
+    domain.and_then(|domain| Address::new(address.user(), domain).ok()).unwrap_or(address)
 }
 
 fn schema() -> Value {
@@ -184,13 +219,20 @@ fn schema() -> Value {
                 ),
             ),
             ("user", string("Who logs in.")),
-            ("password", secret("The password of `user`.")),
+            ("password", secret("The password or token of `user`; a file of it is read anew when it changes.")),
+            (
+                "auth",
+                word(
+                    "How `user` logs in; else by PLAIN or LOGIN, whichever is offered. For xoauth2, `password` is an access token.",
+                    MECHANISMS.iter().map(|(name, _)| *name),
+                ),
+            ),
             ("from", shaped("Who writes: \"name <user@example.org>\".", "@")),
             ("reply_to", shaped("Who answers go to.", "@")),
             ("to", to),
         ],
     );
-    schema["dependentRequired"] = json!({ "user": ["password"], "password": ["user"] });
+    schema["dependentRequired"] = json!({ "user": ["password"], "password": ["user"], "auth": ["user"] });
     schema
 }
 
@@ -227,29 +269,37 @@ fn read_server(table: &Table<'_>, item: &Item<String>, common: &Common<'_>) -> O
     Some(Server { host, port: url.port().unwrap_or(default_port), tls })
 }
 
-fn tls(table: &Table<'_>, host: &str, common: &Common<'_>) -> Option<TlsParameters> {
+fn tls(table: &Table<'_>, host: &str, common: &Common<'_>) -> Option<Security> {
     use_ring();
-    let mut builder = TlsParameters::builder(host.to_owned());
-    if let Some(pem) = &common.ca {
-        match Certificate::from_pem(pem) {
-            Ok(certificate) => {
-                builder = builder.certificate_store(CertificateStore::None).add_root_certificate(certificate);
+    let fail = |message: String| table.error("tls", table.span(), message, "check `ca_file`");
+    let config = match &common.ca {
+        None => ClientConfig::with_platform_verifier()
+            .map_err(|error| fail(format!("TLS cannot be set up: {error}")))
+            .ok()?,
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let added = certificate.map_err(|error| error.to_string());
+                let added = added.and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
+                if let Err(error) = added {
+                    fail(format!("the certificates cannot be used: {error}"));
+                    return None;
+                }
             }
-            Err(error) => {
-                table.error(
-                    "tls",
-                    table.span(),
-                    format!("the certificates cannot be used: {error}"),
-                    "check `ca_file`",
-                );
+            if roots.is_empty() {
+                fail("there are no certificates in `ca_file`".into());
                 return None;
             }
+            ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+        }
+    };
+    match ServerName::try_from(host.to_owned()) {
+        Ok(name) => Some(Security { config: Arc::new(config), name }),
+        Err(_) => {
+            fail(format!("`{host}` is no name that a certificate can have"));
+            None
         }
     }
-    builder
-        .build()
-        .map_err(|error| table.error("tls", table.span(), format!("TLS cannot be set up: {error}"), "check `ca_file`"))
-        .ok()
 }
 
 #[async_trait]
@@ -264,33 +314,38 @@ impl Receiver for Email {
             Ok(letter) => letter,
             Err(why) => return Sent { outcome: Outcome::Refused { why }, progress },
         };
-        let mut worst = None;
-        let deadline = tokio::time::sleep(self.timeout);
+        let mut result = Tally::default();
+        let deadline = sleep(self.timeout);
         tokio::pin!(deadline);
-        for to in &self.to {
+        // Each is the first in turn: who keeps the server silent until the deadline does so to the others only this time.
+        let first = usize::try_from(claimed.tries).unwrap_or(0) % self.to.len();
+        for to in self.to.iter().cycle().skip(first).take(self.to.len()) {
             let address = to.email.to_string();
             if progress.contains(&address) {
                 continue;
             }
-            let outcome = tokio::select! {
+            let answered = tokio::select! {
                 biased;
-                // The library's own time-out does not bound everything.
-                () = &mut deadline => Outcome::Unreachable { why: format!("{address}: no answer in time"), retry_after: None },
-                outcome = self.send_one(&letter, claimed, to) => outcome,
-            };
-            match outcome {
-                Outcome::Accepted { note } => {
-                    progress.push(address);
-                    worst.get_or_insert(Outcome::Accepted { note });
+                () = &mut deadline => {
+                    result.later(format!("{address}: no answer in time"), None);
+                    break;
                 }
-                other @ (Outcome::Refused { .. } | Outcome::Retired { .. } | Outcome::Unreachable { .. }) => {
-                    worst = Some(worse(worst, other))
+                answered = self.send_one(&letter, claimed, to) => answered,
+            };
+            match answered {
+                Ok(answer) => {
+                    progress.push(address);
+                    result.accepted.get_or_insert(answer.to_string());
+                }
+                Err(Trouble::Message(failure)) => result.failed(&address, &failure),
+                // It would be the same for everybody else, and many wrong passwords lock an account.
+                Err(Trouble::Connection(failure)) => {
+                    result.failed(&self.target(), &failure);
+                    break;
                 }
             }
         }
-        // Nobody was left to send it to: all have it.
-        let outcome = worst.unwrap_or(Outcome::Accepted { note: "everybody has it already".into() });
-        Sent { outcome, progress }
+        Sent { outcome: result.outcome(), progress }
     }
 
     fn target(&self) -> String {
@@ -298,78 +353,125 @@ impl Receiver for Email {
     }
 }
 
-impl Email {
-    async fn send_one(&self, letter: &Letter, claimed: &Claimed, to: &Mailbox) -> Outcome {
-        let built = letter.address(&claimed.frozen, &self.from, self.reply_to.as_ref(), to);
-        let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.email.clone()]);
-        let (bytes, envelope) = match (built, envelope) {
-            (Ok(bytes), Ok(envelope)) => (bytes, envelope),
-            (Err(why), _) => return Outcome::Refused { why },
-            (_, Err(error)) => return Outcome::Refused { why: error.to_string() },
-        };
-        match self.transmit(&envelope, &bytes).await {
-            Ok(reply) => {
-                let text = reply.message().collect::<Vec<_>>().join(" ");
-                Outcome::Accepted { note: format!("{} {}", reply.code(), tame(&text, 200)) }
+/// What came of several recipients.
+#[derive(Default)]
+struct Tally {
+    accepted: Option<String>,
+    refused: Vec<String>,
+    later: Vec<String>,
+    retry_after: Option<Duration>,
+}
+
+impl Tally {
+    fn later(&mut self, why: String, retry_after: Option<Duration>) {
+        self.later.push(why);
+        self.retry_after = self.retry_after.max(retry_after);
+    }
+
+    /// Sorts a failure: the first digit of the server's answer decides (RFC 5321 §4.2.1), the enhanced code only explains.
+    fn failed(&mut self, whose: &str, failure: &Failure) {
+        match failure {
+            Failure::Unfit(why) => self.refused.push(format!("{whose}: {why}")),
+            Failure::Broken(stage, why) => self.later(format!("{whose}: {stage}: {}", tame(why, 200)), None),
+            Failure::Answered(stage, answer) => {
+                let why = format!("{whose}: {stage}: {answer}{}", mend(*stage, answer));
+                // RFC 5321 §4.5.3.1.10: there, 552 means too many recipients.
+                if answer.code < 500 || (*stage == Stage::Recipient && answer.code == 552) {
+                    self.later(why, patience(answer));
+                } else {
+                    self.refused.push(why);
+                }
             }
-            Err(error) => sort(&error, to.email.as_ref()),
         }
     }
 
-    /// Sends a message over the connection of the batch, or over a new one. A connection that failed is not kept.
-    async fn transmit(&self, envelope: &Envelope, bytes: &[u8]) -> Result<Response, Error> {
-        let mut line = self.line.lock().await;
-        let mut kept = line.take().filter(|line| !line.stale.is_elapsed()).map(|line| line.connection);
-        if let Some(connection) = &mut kept
-            && !connection.test_connected().await
-        {
-            kept = None;
+    /// Of several, what can be tried again decides, then what cannot, then success; every failure is named.
+    fn outcome(self) -> Outcome {
+        let Self { accepted, refused, mut later, retry_after } = self;
+        if later.is_empty() && refused.is_empty() {
+            // Nobody was left to send it to: all have it.
+            return Outcome::Accepted { note: accepted.unwrap_or_else(|| "everybody has it already".into()) };
         }
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
-        let reply = connection.send(envelope, bytes).await?;
-        *line = Some(Line { connection, stale: Box::pin(sleep(IDLE_MAX)) });
-        Ok(reply)
-    }
-
-    async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
-        let Server { host, port, tls } = &self.server;
-        let (hello, timeout) = (ClientId::default(), Some(self.timeout));
-        let implicit = match tls {
-            Tls::Implicit(parameters) => Some(parameters.clone()),
-            Tls::Required(_) | Tls::None => None,
-        };
-        let address = (host.as_str(), *port);
-        let mut connection = AsyncSmtpConnection::connect_tokio1(address, timeout, &hello, implicit, None).await?;
-        if let Tls::Required(parameters) = tls {
-            connection.starttls(parameters.clone(), &hello).await?;
-        }
-        if let Some((user, password)) = &self.credentials {
-            let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
-            connection.auth(DEFAULT_MECHANISMS, &credentials).await?;
-        }
-        Ok(connection)
+        let again = !later.is_empty();
+        later.extend(refused);
+        let why = tame(&later.join("; "), WHY_MAX);
+        if again { Outcome::Unreachable { why, retry_after } } else { Outcome::Refused { why } }
     }
 }
 
-/// Sorts a failure: the first digit of the server's reply decides (RFC 5321 §4.2.1).
-fn sort(error: &Error, address: &str) -> Outcome {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error).and_then(std::error::Error::source);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text += &format!(": {cause_text}");
+/// How long a server wants to be left alone that says no for now.
+fn patience(answer: &Answer) -> Option<Duration> {
+    match (answer.code, answer.enhanced()) {
+        // A full mailbox is not emptied in a minute.
+        (_, Some((_, 2, 2))) => Some(FULL),
+        (450 | 451, _) | (_, Some((_, 7, _))) => Some(GREYLISTED),
+        _ => None,
+    }
+}
+
+/// What would mend it, where the server's own words seldom say.
+fn mend(stage: Stage, answer: &Answer) -> &'static str {
+    match (answer.code, answer.enhanced()) {
+        (530, _) => " (it wants a login: set `user` and `password`)",
+        (535, _) if stage == Stage::Login => " (check `user`, `password` and `auth`)",
+        (534, _) | (_, Some((_, 7, 9))) => " (try another `auth`)",
+        (_, Some((5, 1, 7 | 8))) => " (check `from`)",
+        (550 | 553 | 554, _) if stage == Stage::Sender => " (may `user` write as `from`?)",
+        (_, Some((5, 3, 4))) => " (raise the server's limit)",
+        _ => "",
+    }
+}
+
+/// Why somebody was sent nothing.
+enum Trouble {
+    /// There is no connection, for anybody.
+    Connection(Failure),
+    Message(Failure),
+}
+
+impl Email {
+    async fn send_one(&self, letter: &Letter, claimed: &Claimed, to: &Mailbox) -> Result<Answer, Trouble> {
+        let built = letter.address(&claimed.frozen, &self.from, self.reply_to.as_ref(), to);
+        let bytes = built.map_err(|why| Trouble::Message(Failure::Unfit(why)))?;
+        let mut line = self.line.lock().await;
+        let mut connection = match line.take() {
+            Some(kept) if !kept.stale.is_elapsed() => {
+                let mut connection = kept.connection;
+                match connection.send(&self.from.email, &to.email, &bytes).await {
+                    // Servers close idle connections without a word.
+                    Err(failure) if failure.is_of_an_old_connection() => self.connect().await?,
+                    result => return Self::keep(&mut line, connection, result),
+                }
+            }
+            Some(kept) => {
+                kept.connection.leave().await;
+                self.connect().await?
+            }
+            None => self.connect().await?,
+        };
+        let result = connection.send(&self.from.email, &to.email, &bytes).await;
+        Self::keep(&mut line, connection, result)
+    }
+
+    /// Keeps a connection for the next message, if it is still good.
+    fn keep(
+        line: &mut Option<Line>,
+        connection: Connection,
+        result: Result<Answer, Failure>,
+    ) -> Result<Answer, Trouble> {
+        if result.as_ref().err().is_none_or(Failure::spares_the_connection) {
+            let mut stale = Box::pin(sleep(IDLE_MAX));
+            // It runs from when it is first asked.
+            if stale.as_mut().now_or_never().is_none() {
+                *line = Some(Line { connection, stale });
+            }
         }
-        source = cause.source();
+        result.map_err(Trouble::Message)
     }
-    let why = format!("{address}: {}", tame(&text, 300));
-    let code = error.status().map(u16::from);
-    if error.is_permanent() || error.is_client() {
-        return Outcome::Refused { why };
+
+    async fn connect(&self) -> Result<Connection, Trouble> {
+        let Server { host, port, tls } = &self.server;
+        let login = self.credentials.as_ref().map(Credentials::now);
+        Connection::open(host, *port, tls, login).await.map_err(Trouble::Connection)
     }
-    let retry_after = matches!(code, Some(450 | 451)).then_some(GREYLISTED);
-    Outcome::Unreachable { why, retry_after }
 }
