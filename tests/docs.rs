@@ -301,7 +301,7 @@ fn every_shipped_file_is_written_by_init_and_stands_in_the_table() {
         files.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
     };
     let recipes = |home: &Path| names(&home.join("rules/recipes"));
-    assert_eq!(recipes(home.path()), recipes(root()));
+    assert_eq!(recipes(home.path()), recipes(&root()));
     let shipped = names(&root().join("rules"));
     assert_eq!(names(&home.path().join("rules")), shipped, "SHIPPED_RULES in src/cli/mod.rs lists what is shipped");
     for name in &shipped {

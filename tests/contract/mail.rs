@@ -53,7 +53,7 @@ async fn attempt(to: &str, at: Stage, does: Does) -> (Outcome, MailServer) {
 fn why(outcome: &Outcome) -> &str {
     match outcome {
         Outcome::Accepted { note } => note,
-        Outcome::Refused { why } | Outcome::Unreachable { why, .. } => why,
+        Outcome::Refused { why } | Outcome::Retired { why } | Outcome::Unreachable { why, .. } => why,
     }
 }
 
@@ -176,7 +176,7 @@ async fn an_answer_decides_by_its_code_and_its_stage() {
         let (outcome, server) = attempt("\"a@example.org\"", at, Does::Say(says)).await;
         let got = match &outcome {
             Outcome::Accepted { .. } => panic!("{at:?} {says}"),
-            Outcome::Refused { .. } => None,
+            Outcome::Refused { .. } | Outcome::Retired { .. } => None,
             Outcome::Unreachable { retry_after, .. } => Some(*retry_after),
         };
         assert_eq!(got, expected, "{at:?} {says}: {outcome:?}");
