@@ -104,7 +104,7 @@ fn hurried(schedule: &Schedule, history: &History, now: Timestamp) -> Schedule {
 /// What a lane knows of its receiver's health: whether deliveries flow, and how many at once. It is not stored: after a restart
 /// the receiver is as good as any, and found to be away again after a few attempts.
 ///
-/// Deliveries flow until as many different ones failed in a row as [`FAILURES_MAX`]. From then on one attempt at a time is made,
+/// Deliveries flow until as many different ones failed in a row as `FAILURES_MAX`. From then on one attempt at a time is made,
 /// at growing intervals, until something is accepted. Then they flow again: one at first, twice as many after each that is
 /// accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
