@@ -789,6 +789,8 @@ mod sqlite {
             )
             .unwrap();
         }
+        let early = store::open(&url(directory.path()), Access::Visitor).await.map(drop).unwrap_err();
+        assert!(matches!(&early, Error::Failed(why) if why.contains("start `jobwatch run` once")), "{early:?}");
         let store = open(directory.path()).await.unwrap();
         let memory = store.load(&prod(), Wanted { ids: vec!["a".into()], ..Wanted::default() }).await.unwrap();
         let at = Timestamp::from_micros;

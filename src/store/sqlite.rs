@@ -202,6 +202,11 @@ fn prepare(mut connection: Connection, access: Access, path: &Path) -> Result<Co
             "the state {path_shown} was written by a newer jobwatch (version {version}, this one knows {known}); it was left as it is"
         )));
     }
+    if access == Access::Visitor && tables > 0 && version < known {
+        return Err(Error::Failed(format!(
+            "the state {path_shown} was written by an earlier jobwatch: start `jobwatch run` once, which takes it over"
+        )));
+    }
     if access == Access::Agent {
         let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
         if check != "ok" {
