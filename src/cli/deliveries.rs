@@ -61,8 +61,9 @@ pub(super) enum Deliveries {
     Export(Export),
 }
 
+/// Of which deliveries; all of them where nothing is said.
 #[derive(Debug, clap::Args)]
-pub(super) struct Export {
+struct Which {
     /// Only to this receiver.
     #[arg(long, value_name = "NAME")]
     receiver: Option<String>,
@@ -75,6 +76,24 @@ pub(super) struct Export {
     /// Only decided within this time, such as `2h` or `14d`, or since this instant.
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Since>,
+}
+
+impl Which {
+    fn filter(self, limit: usize, now: Timestamp) -> Filter {
+        Filter {
+            receiver: self.receiver.map(ReceiverName::from),
+            state: self.state.and_then(|word| word.parse().ok()),
+            job: self.job,
+            since: self.since.map(|since| since.before(now)),
+            limit,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    which: Which,
     /// At most this many, the newest.
     #[arg(long, default_value_t = 100_000)]
     limit: usize,
@@ -82,18 +101,8 @@ pub(super) struct Export {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// Only to this receiver.
-    #[arg(long, value_name = "NAME")]
-    receiver: Option<String>,
-    /// Only in this state.
-    #[arg(long, value_parser = STATES)]
-    state: Option<String>,
-    /// Only about this job.
-    #[arg(long, value_name = "ID")]
-    job: Option<String>,
-    /// Only decided within this time, such as `2h` or `14d`, or since this instant.
-    #[arg(long, value_name = "TIME", value_parser = since)]
-    since: Option<Since>,
+    #[command(flatten)]
+    which: Which,
     /// At most this many.
     #[arg(long, default_value_t = 100)]
     limit: usize,
@@ -121,14 +130,7 @@ impl Deliveries {
 impl List {
     async fn run(self, store: &dyn Store) -> anyhow::Result<Exit> {
         let now = Clock::system().now();
-        let filter = Filter {
-            receiver: self.receiver.map(ReceiverName::from),
-            state: self.state.and_then(|word| word.parse().ok()),
-            job: self.job,
-            since: self.since.map(|since| since.before(now)),
-            limit: self.limit,
-        };
-        let rows = store.deliveries(filter).await?;
+        let rows = store.deliveries(self.which.filter(self.limit, now)).await?;
         let mut out = anstream::stdout();
         match self.format {
             Format::Json => writeln!(out, "{}", show::json(&json!(rows)))?,
@@ -152,15 +154,8 @@ impl List {
 impl Export {
     async fn run(self, store: &dyn Store) -> anyhow::Result<Exit> {
         let now = Clock::system().now();
-        let filter = Filter {
-            receiver: self.receiver.map(ReceiverName::from),
-            state: self.state.and_then(|word| word.parse().ok()),
-            job: self.job,
-            since: self.since.map(|since| since.before(now)),
-            limit: self.limit,
-        };
         let mut out = anstream::stdout();
-        for row in store.deliveries(filter).await?.into_iter().rev() {
+        for row in store.deliveries(self.which.filter(self.limit, now)).await?.into_iter().rev() {
             let Some(dossier) = store.dossier(&row.id).await? else { continue };
             writeln!(out, "{}", whole(&dossier))?;
         }
