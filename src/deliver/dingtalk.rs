@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::parts::{Parts, Unit, backslashed, fitted, linked};
-use super::post::{Meaning, Medium, Posting, Reply, door, receiver};
+use super::post::{Meaning, Medium, Posting, Reply, door, receiver, signing_key};
 use super::{Common, Kind, Receiver};
 use crate::document::Table;
 use crate::document::schema::{secret, table};
@@ -53,9 +53,7 @@ struct DingTalk {
 
 fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
     let door = door(table, common, "the robot's address: url = { credential = \"dingtalk-url\" }");
-    let key = table.has("secret");
-    let secret = table.secret("secret", common.secrets).map(|secret| secret.value);
-    receiver(door, (!key || secret.is_some()).then_some(DingTalk { secret }))
+    receiver(door, signing_key(table, common).map(|secret| DingTalk { secret }))
 }
 
 fn schema() -> Value {

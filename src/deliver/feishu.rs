@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
 use super::parts::{Parts, Tone, Unit, fitted};
-use super::post::{Meaning, Medium, Posting, Reply, door, receiver};
+use super::post::{Meaning, Medium, Posting, Reply, door, receiver, signing_key};
 use super::{Common, Kind, Receiver};
 use crate::document::Table;
 use crate::document::schema::{secret, table};
@@ -52,9 +52,7 @@ struct Feishu {
 
 fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
     let door = door(table, common, "the bot's address: url = { credential = \"feishu-url\" }");
-    let key = table.has("secret");
-    let secret = table.secret("secret", common.secrets).map(|secret| secret.value);
-    receiver(door, (!key || secret.is_some()).then_some(Feishu { secret }))
+    receiver(door, signing_key(table, common).map(|secret| Feishu { secret }))
 }
 
 fn schema() -> Value {

@@ -138,6 +138,14 @@ pub(super) fn door(table: &Table<'_>, common: &Common<'_>, help: &str) -> Option
     knock(table, common, &url.value, value.span(), Wire::Sealed)
 }
 
+/// Reads `secret`, with which a robot's messages are signed: `Some(None)` where there is none, `None` where it cannot be
+/// read.
+pub(super) fn signing_key(table: &Table<'_>, common: &Common<'_>) -> Option<Option<SecretString>> {
+    let signed = table.has("secret");
+    let key = table.secret("secret", common.secrets).map(|secret| secret.value);
+    (!signed || key.is_some()).then_some(key)
+}
+
 /// For a kind that has one address for everybody, which is no secret: `url` only replaces it.
 pub(super) fn known_door(table: &Table<'_>, common: &Common<'_>, url: &str) -> Option<Door> {
     let own = table.string("url");
