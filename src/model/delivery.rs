@@ -61,6 +61,13 @@ pub struct Lane {
     pub subject: JobId,
 }
 
+impl Lane {
+    /// The name of the source; empty for the agent's own affairs.
+    pub fn source_name(&self) -> &str {
+        self.source.as_ref().map_or("", SourceName::as_str)
+    }
+}
+
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {

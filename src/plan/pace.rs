@@ -212,7 +212,7 @@ pub fn gather(held: &[Held], left: usize, text_max: usize, now: Timestamp) -> Ve
 /// A job in a digest's text.
 fn entry_line(held: &Held) -> String {
     let lane = &held.frozen.lane;
-    let source = lane.source.as_ref().map_or("", |source| source.as_str());
+    let source = lane.source_name();
     format!("  {} [{source} {}]\n", held.frozen.title, line(lane.subject.as_str(), CLASS_MAX))
 }
 

@@ -752,7 +752,7 @@ fn write_deliveries(connection: &Connection, deliveries: &[Frozen]) -> rusqlite:
         written += insert.execute(params![
             id.as_str(),
             receiver.as_str(),
-            lane.source.as_ref().map_or("", SourceName::as_str),
+            lane.source_name(),
             lane.subject.as_str(),
             event,
             title,

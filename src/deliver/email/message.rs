@@ -13,7 +13,7 @@ use crate::deliver::parts::{Parts, is_link};
 use crate::deliver::tame;
 use crate::model::alert::Severity;
 use crate::model::delivery::{Frozen, Lane, Owed};
-use crate::model::name::{SourceName, derive};
+use crate::model::name::derive;
 use crate::model::notification::{Notification, Topic};
 
 /// Subjects are cut here: phones show 30 to 40 characters, lists about 70.
@@ -118,7 +118,7 @@ fn stem(notification: &Notification) -> String {
 }
 
 fn thread(lane: &Lane) -> String {
-    let source = lane.source.as_ref().map_or("", SourceName::as_str);
+    let source = lane.source_name();
     derive("thread", &["jobwatch/thread/v1", source, lane.subject.as_str()])
 }
 

@@ -55,7 +55,7 @@ pub(super) fn standing(
     let lane = follow_up.lane();
     let job = connection
         .prepare_cached("SELECT * FROM job WHERE source = ?1 AND id = ?2")?
-        .query_row([lane.source.as_ref().map_or("", SourceName::as_str), lane.subject.as_str()], |row| {
+        .query_row([lane.source_name(), lane.subject.as_str()], |row| {
             let known = known(row)?.1;
             Ok((known.job.status, known.gone))
         })

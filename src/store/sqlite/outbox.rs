@@ -294,7 +294,7 @@ pub(super) fn write_reserves(connection: &Connection, reserves: &[Reserve]) -> r
             due_at.micros(),
             frozen.id.as_str(),
             frozen.receiver.as_str(),
-            frozen.lane.source.as_ref().map_or("", SourceName::as_str),
+            frozen.lane.source_name(),
             frozen.lane.subject.as_str(),
             frozen.event,
             frozen.title,

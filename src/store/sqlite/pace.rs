@@ -99,7 +99,7 @@ pub(super) fn write_held(connection: &Connection, held: &[Held]) -> rusqlite::Re
         insert.execute(params![
             frozen.id.as_str(),
             frozen.receiver.as_str(),
-            frozen.lane.source.as_ref().map_or("", SourceName::as_str),
+            frozen.lane.source_name(),
             frozen.lane.subject.as_str(),
             frozen.event,
             frozen.title,
