@@ -140,6 +140,11 @@ impl Breaker {
         width.min(concurrency).saturating_sub(under_way)
     }
 
+    /// Whether nothing but `concurrency` limits how many attempts may be under way.
+    pub fn flows(&self, concurrency: usize) -> bool {
+        self.away.is_none() && self.width >= concurrency
+    }
+
     /// When the next probe is made, if the receiver is away.
     pub fn probe_at(&self) -> Option<Timestamp> {
         self.away.map(|(_, at)| at)

@@ -194,6 +194,7 @@ fallback = "rotating"
 allow_targets = ["127.0.0.0/8"]
 ca_file = "ca.pem"
 rate = "10/m"
+concurrency = 8
 
 [receiver.rotating]
 kind = "webhook"
@@ -307,7 +308,7 @@ baseline = "quiet"
 /// [`CONFIG`], and the example of every kind of receiver with all that every receiver has.
 fn configurations() -> Vec<String> {
     const COMMON: &str = "timeout = \"15s\"\nretry = { first = \"5s\", max = \"1h\", give_up_after = \"3d\", escalate_after = \"3m\" }\n\
-        fallback = \"other\"\nallow_targets = [\"127.0.0.0/8\"]\nca_file = \"ca.pem\"\nrate = \"10/m\"\n";
+        fallback = \"other\"\nallow_targets = [\"127.0.0.0/8\"]\nca_file = \"ca.pem\"\nrate = \"10/m\"\nconcurrency = 2\n";
     let one = |kind: &deliver::Kind| format!("[receiver.{0}]\nkind = \"{0}\"\n{COMMON}{1}", kind.name, kind.example);
     let every: String = deliver::KINDS.iter().map(one).collect();
     let source = "[[source]]\nname = \"a\"\nkind = \"swr\"\nendpoint = \"http://127.0.0.1:1\"\nproject_id = \"p1\"\n\

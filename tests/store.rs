@@ -9,13 +9,13 @@ use std::time::Duration;
 use jobwatch::model::alert::{self, Alert, Fate, FateOutcome, Muted, Severity, Silence};
 use jobwatch::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Lane, Outcome, Reserve, Verdict};
 use jobwatch::model::job::{Job, Status};
-use jobwatch::model::memory::{Memory, Sight};
+use jobwatch::model::memory::{Memory, Pacing, Sight};
 use jobwatch::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use jobwatch::model::snapshot::{Change, Known};
 use jobwatch::model::time::Timestamp;
 use jobwatch::model::transition::{State, Transition};
 use jobwatch::store::{
-    self, Access, Again, Commit, Dropped, Error, Filter, Gathered, Record, Span, Store, Told, Trouble, Wanted,
+    self, Access, Again, Commit, Dropped, Error, Filter, Gathered, PaceOf, Record, Span, Store, Told, Trouble, Wanted,
 };
 
 const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
@@ -449,6 +449,13 @@ fn told_by(alert: &str, job: &str, delivery: &str) -> Alert {
     }
 }
 
+/// How fast `oncall` is told, as far as it matters for these jobs.
+async fn pacing_of(store: &dyn Store, now: Timestamp) -> Pacing {
+    let lanes = ["a", "b", "c", "nothing-held"].map(|job| frozen("", job).lane).into();
+    let lately = Some((now.minus(Duration::from_secs(60)), 9));
+    store.pacing(vec![PaceOf { receiver: oncall(), lately, lanes }], now).await.unwrap()
+}
+
 #[tokio::test]
 async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_said_of_each_job_in_it() {
     let directory = tempfile::tempdir().unwrap();
@@ -461,9 +468,10 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
     drop(store);
     let store = open(directory.path()).await.unwrap();
     assert_eq!(store.holding(START).await.unwrap(), [(oncall(), seconds(20))], "over a restart, and once each");
-    let pacing = store.pacing(vec![(oncall(), START.minus(Duration::from_secs(60)))], seconds(1)).await.unwrap();
+    let pacing = pacing_of(&*store, seconds(1)).await;
     let lane = |job: &str| (oncall(), frozen("", job).lane);
     assert_eq!((pacing.recent[&oncall()], pacing.held[&lane("a")], pacing.held.len()), (1, seconds(20), 3));
+    assert!(pacing.waiting.is_empty(), "nothing is due yet");
     assert!(store.held(&oncall(), seconds(19), 9, usize::MAX).await.unwrap().is_empty());
     let due = store.held(&oncall(), seconds(20), 9, usize::MAX).await.unwrap();
     assert_eq!(due.iter().map(|(_, held)| held.frozen.id.as_str()).collect::<Vec<_>>(), ["msg_a", "msg_b"]);
@@ -481,7 +489,7 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
     store.gathered(vec![gathered], seconds(20)).await.unwrap();
     assert_eq!(store.holding(START).await.unwrap(), [(oncall(), seconds(90))]);
     assert_eq!(told().await, ("msg_digest".to_owned(), None));
-    let pacing = store.pacing(vec![(oncall(), START.minus(Duration::from_secs(60)))], seconds(20)).await.unwrap();
+    let pacing = pacing_of(&*store, seconds(20)).await;
     assert_eq!((pacing.recent[&oncall()], pacing.digests[&oncall()]), (2, 1), "a digest counts for the rate");
 
     store.commit(commit(vec![frozen("msg_after", "b"), frozen("msg_other", "d")])).await.unwrap();
@@ -517,8 +525,9 @@ async fn what_is_held_is_not_parked_by_a_clock_that_is_set_back() {
     let yesterday = START.minus(Duration::from_secs(86_400));
     assert_eq!(store.holding(yesterday).await.unwrap(), [(oncall(), yesterday)]);
     assert_eq!(store.held(&oncall(), yesterday, 9, usize::MAX).await.unwrap().len(), 1);
-    let pacing = store.pacing(vec![(oncall(), yesterday.minus(Duration::from_secs(60)))], yesterday).await.unwrap();
+    let pacing = pacing_of(&*store, yesterday).await;
     assert_eq!(pacing.held.values().collect::<Vec<_>>(), [&yesterday], "what follows waits no longer");
+    assert!(pacing.waiting.contains(&oncall()));
     assert_eq!(pacing.recent[&oncall()], 0, "what lies ahead was not said lately");
 }
 

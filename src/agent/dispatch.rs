@@ -1,7 +1,13 @@
 //! Serving a receiver: claim what is due, send it, record the verdict, wait.
+//!
+//! A lane does not wait for the store while it has something to send: attempts go on while what ended is recorded and more
+//! is claimed (`desk`), everything that ended meanwhile in one transaction.
 
-use std::collections::{BTreeMap, HashMap};
+mod desk;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,25 +18,26 @@ use super::observer::{Observer, Seen};
 use super::pulse::Heart;
 use super::shutdown::Shutdown;
 use super::{GRACE, ReceiverSetup};
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::deliver::Sent;
 use crate::model::alert::Severity;
-use crate::model::delivery::{Attempt, Claimed, Frozen, Lane as Order, Outcome, Owed, Reserve, Verdict};
-use crate::model::name::{DeliveryId, JobId, ReceiverName, derive};
-use crate::model::notification::{Event, Notification, Topic};
+use crate::model::delivery::{Attempt, Claimed, Frozen, Outcome, Owed, Reserve, Verdict};
+use crate::model::name::{DeliveryId, ReceiverName, derive};
+use crate::model::notification::{Event, Notification};
 use crate::model::time::{Timestamp, span};
 use crate::plan::SelfWatch;
 use crate::retry::{Breaker, History, verdict};
-use crate::store::{self, Record, Store, Trouble};
+use crate::store::Store;
+use desk::{Errand, Returned};
 
 /// The outbox is looked at this often without a nudge: another process may have made something due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A claim outlives the attempt's timeout by this, so that no delivery is under way twice.
 const CLAIM_MARGIN: Duration = Duration::from_secs(30);
-/// A record that the store did not take is offered again this often before the claim is left to lapse.
-const RECORD_TRIES: u32 = 5;
-/// The pause before a store that failed is asked again.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// For each attempt that may be under way, so many may be made and not be recorded: a crash sends as many again.
+const UNRECORDED_MAX: usize = 4;
+/// Deliveries that are claimed before there is a place for them.
+const AHEAD_MAX: usize = 128;
 
 /// One receiver's queue being served.
 pub(super) struct Lane {
@@ -73,11 +80,29 @@ impl fmt::Debug for Lane {
     }
 }
 
-/// Attempts under way, and what they are attempts at.
+/// What a lane has in hand.
 #[derive(Default)]
-struct Flight {
+struct Hand {
+    /// Attempts under way.
     tasks: JoinSet<Sent>,
-    claims: HashMap<Id, (Claimed, Timestamp, crate::clock::Stopwatch)>,
+    /// What they are attempts at, and since when.
+    claims: HashMap<Id, (Claimed, Timestamp, Stopwatch)>,
+    /// What is claimed, until when, and waits for a place: nobody has to wait for the store then.
+    ready: VecDeque<(Claimed, Timestamp)>,
+    /// As many may be claimed ahead: twice what ended while the store was last asked.
+    ahead: usize,
+    /// What ended and is not recorded.
+    landed: Vec<Landed>,
+    /// As many are being recorded.
+    recording: usize,
+    /// What the store was asked for.
+    errand: Option<Pin<Box<dyn Future<Output = Returned> + Send>>>,
+    /// There was more to claim than was wanted.
+    more: bool,
+    /// Something may have changed: the store is to be asked.
+    look: bool,
+    /// How long nothing has to be done, since the store was last asked.
+    wait: Duration,
 }
 
 /// An attempt that ended, and what becomes of its delivery.
@@ -87,7 +112,17 @@ struct Landed {
     verdict: Verdict,
 }
 
-impl Flight {
+impl Landed {
+    fn is_accepted(&self) -> bool {
+        matches!(self.attempt.outcome, Outcome::Accepted { .. })
+    }
+}
+
+impl Hand {
+    fn new() -> Self {
+        Self { look: true, ..Self::default() }
+    }
+
     fn landed(&mut self, ended: Result<(Id, Sent), JoinError>) -> Option<(Claimed, Attempt)> {
         let id = match &ended {
             Ok((id, _)) => *id,
@@ -101,6 +136,11 @@ impl Flight {
         };
         let attempt = Attempt { at, took: watch.elapsed(), outcome: sent.outcome, progress: sent.progress };
         Some((claimed, attempt))
+    }
+
+    fn is_empty(&self) -> bool {
+        let idle = self.tasks.is_empty() && self.ready.is_empty() && self.landed.is_empty();
+        idle && self.errand.is_none() && !self.look
     }
 }
 
@@ -143,46 +183,60 @@ impl Lane {
 
     /// Serves the receiver until the agent stops; then waits for what is under way, and gives back what does not end.
     pub(super) async fn run(self: Arc<Self>, shutdown: Shutdown, heart: Heart) {
-        let mut flight = Flight::default();
+        let mut hand = Hand::new();
         self.reopen().await;
+        heart.beat(LOOK_EVERY + self.setup().timeout);
+        let mut pause = Box::pin(tokio::time::sleep(LOOK_EVERY));
         while !shutdown.is_requested() {
-            heart.beat(LOOK_EVERY + self.setup().timeout);
-            self.escalate().await;
-            let wait = match self.claim(&mut flight).await {
-                true => self.wait(&flight).await,
-                false => STORE_PAUSE,
-            };
             tokio::select! {
-                Some(ended) = flight.tasks.join_next_with_id() => self.land(&mut flight, ended).await,
-                () = self.shared.nudges.0[&self.name].notified() => {}
-                () = tokio::time::sleep(wait) => {}
+                asked = self.step(&mut hand) => if asked {
+                    // Whoever does not hear from the store does not beat.
+                    heart.beat(LOOK_EVERY + self.setup().timeout);
+                    pause = Box::pin(tokio::time::sleep(hand.wait));
+                },
+                () = self.shared.nudges.0[&self.name].notified() => hand.look = true,
+                () = &mut pause, if hand.errand.is_none() => {
+                    hand.look = true;
+                    pause = Box::pin(tokio::time::sleep(LOOK_EVERY));
+                }
                 () = shutdown.requested() => {}
             }
         }
         heart.beat(GRACE);
-        self.settle(flight).await;
+        self.settle(hand).await;
     }
 
     /// Delivers what is due now and comes back when nothing more is.
     pub(super) async fn turn(self: Arc<Self>) {
-        let mut flight = Flight::default();
-        loop {
-            self.escalate().await;
-            let answered = self.claim(&mut flight).await;
-            match flight.tasks.join_next_with_id().await {
-                Some(ended) => self.land(&mut flight, ended).await,
-                None if answered && self.wait(&flight).await.is_zero() => {}
-                None => return,
-            }
+        let mut hand = Hand::new();
+        while !hand.is_empty() {
+            self.step(&mut hand).await;
         }
     }
 
-    /// When there is something to do.
-    pub(super) async fn next(&self) -> Option<Timestamp> {
-        let (store, name) = (&self.shared.store, &self.name);
-        let (due, copy) = (store.next_due(name).await.ok()?, store.next_escalation(name).await.ok()?);
-        let probe = self.breaker().probe_at();
-        due.map(|due| probe.map_or(due, |probe| due.max(probe))).into_iter().chain(copy).min()
+    /// Begins what can be begun and asks for what is wanted; then waits for what comes first, an attempt's end or the store's
+    /// answer. `true` if it was that. It may be dropped while it waits.
+    async fn step(self: &Arc<Self>, hand: &mut Hand) -> bool {
+        self.launch(hand);
+        self.ask(hand);
+        let Hand { tasks, errand, .. } = hand;
+        let returned = async {
+            match errand {
+                Some(errand) => errand.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(ended) = tasks.join_next_with_id() => {
+                self.land(hand, ended);
+                false
+            }
+            returned = returned => {
+                hand.errand = None;
+                hand.take(returned);
+                true
+            }
+        }
     }
 
     /// The agent was started: whoever retired gets another chance, with one delivery at first.
@@ -190,81 +244,76 @@ impl Lane {
         match self.shared.store.reopen(&self.name, self.shared.clock.now()).await {
             Ok(true) => *self.breaker() = Breaker::cautious(),
             Ok(false) => {}
-            Err(error) => self.shared.observer.see(&Seen::StoreFailed { doing: "opening a receiver", error: &error }),
+            Err(error) => self.failed("opening a receiver", &error),
         }
     }
 
-    /// Urgent deliveries that were not accepted in time go to the fallback as well, whatever keeps them here.
-    async fn escalate(&self) {
-        match self.shared.store.escalate(&self.name, self.shared.clock.now()).await {
-            Ok(told) if told.is_empty() => {}
-            Ok(told) => {
-                self.shared.observer.see(&Seen::Escalated { receiver: &self.name, count: told.len() });
-                told.iter().for_each(|receiver| self.shared.nudges.nudge(receiver));
+    /// Begins attempts at what is ready, as far as there are places.
+    fn launch(&self, hand: &mut Hand) {
+        let (setup, now) = (self.setup(), self.shared.clock.now());
+        let unrecorded = hand.tasks.len() + hand.landed.len() + hand.recording;
+        let room = (setup.concurrency * UNRECORDED_MAX).saturating_sub(unrecorded);
+        let mut places = self.breaker().places(setup.concurrency, hand.tasks.len(), now).min(room);
+        while places > 0
+            && let Some((claimed, until)) = hand.ready.pop_front()
+        {
+            if now.plus(setup.timeout) > until {
+                // It waited for so long that its claim would lapse under way.
+                hand.ready.push_front((claimed, until));
+                return;
             }
-            Err(error) => {
-                self.shared.observer.see(&Seen::StoreFailed { doing: "escalating deliveries", error: &error })
-            }
+            self.begin(hand, claimed, now);
+            places -= 1;
         }
     }
 
-    /// Fills the free places with deliveries that are due. `false` when the store did not answer.
-    async fn claim(&self, flight: &mut Flight) -> bool {
-        let setup = self.setup();
-        let now = self.shared.clock.now();
-        let free = self.breaker().places(setup.concurrency, flight.tasks.len(), now);
-        if free == 0 {
-            return true;
-        }
-        let until = now.plus(setup.timeout).plus(CLAIM_MARGIN);
-        match self.shared.store.claim(&self.name, now, until, free).await {
-            Ok(claims) => {
-                claims.into_iter().for_each(|claimed| self.launch(flight, claimed));
-                true
-            }
-            Err(error) => {
-                self.shared.observer.see(&Seen::StoreFailed { doing: "claiming deliveries", error: &error });
-                false
-            }
-        }
-    }
-
-    fn launch(&self, flight: &mut Flight, claimed: Claimed) {
+    fn begin(&self, hand: &mut Hand, claimed: Claimed, at: Timestamp) {
         let (receiver, timeout) = (Arc::clone(&self.setup().receiver), self.setup().timeout);
-        let (at, watch) = (self.shared.clock.now(), self.shared.clock.stopwatch());
-        let copy = claimed.clone();
-        let task = flight.tasks.spawn(async move {
+        let (copy, watch) = (claimed.clone(), self.shared.clock.stopwatch());
+        let task = hand.tasks.spawn(async move {
             // A receiver ends by itself; this is for one that does not.
             let limit = timeout + CLAIM_MARGIN / 2;
             tokio::time::timeout(limit, receiver.send(&copy, at))
                 .await
                 .unwrap_or_else(|_| unreachable("no end in time", &copy))
         });
-        flight.claims.insert(task.id(), (claimed, at, watch));
+        hand.claims.insert(task.id(), (claimed, at, watch));
     }
 
-    /// How long nothing has to be done.
-    async fn wait(&self, flight: &Flight) -> Duration {
-        let now = self.shared.clock.now();
-        let full = self.breaker().places(self.setup().concurrency, flight.tasks.len(), now) == 0;
-        let rest = self.breaker().probe_at().map(|at| at.since(now)).filter(|rest| !rest.is_zero());
-        if full && (rest.is_none() || !flight.tasks.is_empty()) {
-            return LOOK_EVERY;
+    /// Sends for what is wanted of the store, unless somebody is there already.
+    fn ask(self: &Arc<Self>, hand: &mut Hand) {
+        if hand.errand.is_some() {
+            return;
         }
-        match self.next().await {
-            Some(due) => due.since(now).min(LOOK_EVERY),
-            None => LOOK_EVERY,
+        let (setup, now) = (self.setup(), self.shared.clock.now());
+        let (places, flows) = {
+            let breaker = self.breaker();
+            (breaker.places(setup.concurrency, hand.tasks.len(), now), breaker.flows(setup.concurrency))
+        };
+        // What was claimed ahead goes back when the receiver is away, or so slow that the claim lapses.
+        let lapses = |(_, until): &(Claimed, Timestamp)| now.plus(setup.timeout) > *until;
+        let unused: Vec<Claimed> = match hand.ready.front().is_some_and(lapses) || !flows {
+            true => hand.ready.drain(..).map(|(claimed, _)| claimed).collect(),
+            false => Vec::new(),
+        };
+        let ahead = if flows { hand.ahead } else { 0 };
+        let wanted = (places + ahead).saturating_sub(hand.ready.len());
+        if !hand.look && hand.landed.is_empty() && unused.is_empty() && !(hand.more && wanted > 0) {
+            return;
         }
+        (hand.look, hand.more, hand.recording) = (false, false, hand.landed.len());
+        let errand = Errand { landed: std::mem::take(&mut hand.landed), unused, wanted, busy: !hand.tasks.is_empty() };
+        hand.errand = Some(Box::pin(Arc::clone(self).run_errand(errand)));
     }
 
-    /// An attempt has ended, and maybe others with it: decide and record.
-    async fn land(&self, flight: &mut Flight, ended: Result<(Id, Sent), JoinError>) {
-        let mut all: Vec<_> = flight.landed(ended).into_iter().collect();
-        while let Some(ended) = flight.tasks.try_join_next_with_id() {
-            all.extend(flight.landed(ended));
+    /// An attempt has ended, and maybe others with it.
+    fn land(&self, hand: &mut Hand, ended: Result<(Id, Sent), JoinError>) {
+        let mut all: Vec<_> = hand.landed(ended).into_iter().collect();
+        while let Some(ended) = hand.tasks.try_join_next_with_id() {
+            all.extend(hand.landed(ended));
         }
         let now = self.shared.clock.now();
-        let decide = |(claimed, attempt): (Claimed, Attempt)| {
+        for (claimed, attempt) in all {
             let chance = (self.shared.chance)();
             let history = History {
                 budget_from: claimed.budget_from,
@@ -274,10 +323,8 @@ impl Lane {
             };
             let verdict = verdict(&self.setup().schedule, &history, &attempt.outcome, now, chance);
             self.feel(&claimed, &attempt, now, chance);
-            Landed { claimed, attempt, verdict }
-        };
-        let landed: Vec<Landed> = all.into_iter().map(decide).collect();
-        self.record(&landed, now).await;
+            hand.landed.push(Landed { claimed, attempt, verdict });
+        }
     }
 
     /// What an attempt says about the receiver's health.
@@ -298,125 +345,40 @@ impl Lane {
         }
     }
 
-    async fn record(&self, landed: &[Landed], now: Timestamp) {
-        for offer in 1..=RECORD_TRIES {
-            match self.try_record(landed, now).await {
-                Ok(kept) => {
-                    for (Landed { claimed, attempt, verdict }, _) in landed.iter().zip(kept).filter(|(_, kept)| *kept) {
-                        self.shared.observer.see(&Seen::Attempted { claimed, attempt, verdict: *verdict });
-                    }
-                    return;
-                }
-                Err(error) => {
-                    self.shared.observer.see(&Seen::StoreFailed { doing: "recording attempts", error: &error });
-                    if offer < RECORD_TRIES {
-                        tokio::time::sleep(STORE_PAUSE).await;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Writes all that ended together in one transaction.
-    async fn try_record(&self, landed: &[Landed], now: Timestamp) -> Result<Vec<bool>, store::Error> {
-        let mut known = self.shared.store.trouble(&self.name).await?;
-        let (mut records, mut told) = (Vec::new(), Vec::new());
-        for Landed { claimed, attempt, verdict } in landed {
-            let (trouble, news) = trouble(known, &attempt.outcome, *verdict, now);
-            known = trouble;
-            let notices = news.map(|state| self.notices(state, claimed, attempt, now)).unwrap_or_default();
-            let deliveries: Vec<Frozen> = notices
-                .iter()
-                .filter_map(|owed| Some(freeze(self.shared.receivers.get(&owed.receiver)?, owed, now)))
-                .collect();
-            told.extend(notices.into_iter().map(|owed| owed.receiver));
-            let (claimed, attempt, verdict) = (claimed.clone(), attempt.clone(), *verdict);
-            records.push(Record { claimed, attempt, verdict, trouble, deliveries, asks: false });
-        }
-        let kept = self.shared.store.record(records).await?;
-        told.iter().for_each(|receiver| self.shared.nudges.nudge(receiver));
-        Ok(kept)
-    }
-
-    /// Who else is to hear that this receiver refuses or that something was given up.
-    fn notices(&self, state: &'static str, claimed: &Claimed, attempt: &Attempt, now: Timestamp) -> Vec<Owed> {
-        let why = attempt.outcome.detail().to_owned();
-        let title = match state {
-            "dead" => format!("a delivery to {} was given up: {why}", self.name),
-            "retired" => {
-                format!("{} says that it is no more, and is sent nothing until somebody opens it: {why}", self.name)
-            }
-            _ => format!("{} refuses what it is sent: {why}", self.name),
-        };
-        let body = format!(
-            "Undelivered: {}\nDelivery: {}\nTried {} times, first decided at {}.\n{}",
-            claimed.frozen.title,
-            claimed.frozen.id,
-            claimed.tries + 1,
-            claimed.frozen.created_at,
-            match state {
-                "dead" => "It is kept: `jobwatch deliveries retry` sends it again.".to_owned(),
-                "retired" => format!(
-                    "Everything for it is held. When it is mended, `jobwatch deliveries retry --receiver {}` opens it; so does a start of the service.",
-                    self.name
-                ),
-                _ =>
-                    "It is tried again slowly for a day; other deliveries to it meet the same fate until somebody mends it."
-                        .to_owned(),
-            },
-        );
-        let notification = Notification {
-            event: Event::ReceiverDead,
-            time: now,
-            severity: Severity::Error,
-            title,
-            body,
-            topic: Topic::Receiver {
-                name: self.name.clone(),
-                why,
-                state,
-                delivery: (claimed.frozen.id.to_string(), claimed.frozen.title.clone()),
-            },
-        };
-        let mut hear: Vec<&ReceiverName> = self.shared.watch.notify.iter().chain(&self.setup().fallback).collect();
-        hear.sort();
-        hear.dedup();
-        let notice = |receiver: &ReceiverName| Owed {
-            id: DeliveryId::from(derive(
-                "msg",
-                &[
-                    "jobwatch/trouble/v1",
-                    state,
-                    claimed.frozen.id.as_str(),
-                    &now.micros().to_string(),
-                    receiver.as_str(),
-                ],
-            )),
-            receiver: receiver.clone(),
-            lane: Order { source: None, subject: JobId::from(format!("receiver/{}", self.name)) },
-            notification: notification.clone(),
-            pace: None,
-        };
-        hear.into_iter().filter(|name| **name != self.name).map(notice).collect()
-    }
-
     /// The agent stops: what is under way may finish; what does not goes back to the outbox.
-    async fn settle(&self, mut flight: Flight) {
+    async fn settle(self: &Arc<Self>, mut hand: Hand) {
         let landing = async {
-            while let Some(ended) = flight.tasks.join_next_with_id().await {
-                self.land(&mut flight, ended).await;
+            // What was asked for may be claims.
+            if let Some(errand) = hand.errand.take() {
+                hand.take(errand.await);
+            }
+            loop {
+                self.record(&std::mem::take(&mut hand.landed), self.shared.clock.now()).await;
+                match hand.tasks.join_next_with_id().await {
+                    Some(ended) => self.land(&mut hand, ended),
+                    None => return,
+                }
             }
         };
-        if tokio::time::timeout(GRACE, landing).await.is_ok() {
-            return;
-        }
-        flight.tasks.abort_all();
-        let claims: Vec<Claimed> = flight.claims.into_values().map(|(claimed, _, _)| claimed).collect();
+        let in_time = tokio::time::timeout(GRACE, landing).await.is_ok();
+        hand.tasks.abort_all();
+        let ready = hand.ready.drain(..).map(|(claimed, _)| claimed);
+        let claims: Vec<Claimed> = hand.claims.drain().map(|(_, (claimed, _, _))| claimed).chain(ready).collect();
         let count = claims.len();
-        match self.shared.store.release(claims).await {
-            Ok(()) => self.shared.observer.see(&Seen::Returned { receiver: &self.name, count }),
-            Err(error) => self.shared.observer.see(&Seen::StoreFailed { doing: "returning deliveries", error: &error }),
+        if self.give_back(claims).await && !in_time {
+            self.shared.observer.see(&Seen::Returned { receiver: &self.name, count });
         }
+    }
+}
+
+impl Hand {
+    /// What came back from the store.
+    fn take(&mut self, returned: Returned) {
+        let Returned { claims, until, more, wait } = returned;
+        (self.more, self.wait, self.recording) = (more, wait, 0);
+        self.ahead = (2 * self.landed.len()).min(AHEAD_MAX);
+        self.look |= wait.is_zero() && !more;
+        self.ready.extend(claims.into_iter().map(|claimed| (claimed, until)));
     }
 }
 
@@ -436,19 +398,5 @@ fn unreachable(why: &str, claimed: &Claimed) -> Sent {
     Sent {
         outcome: Outcome::Unreachable { why: why.to_owned(), retry_after: None },
         progress: claimed.progress.clone(),
-    }
-}
-
-/// What the operator knows of the trouble after this outcome, and what is news in it.
-fn trouble(known: Trouble, outcome: &Outcome, verdict: Verdict, now: Timestamp) -> (Trouble, Option<&'static str>) {
-    match (outcome, verdict) {
-        (Outcome::Accepted { .. }, _) => (Trouble::default(), None),
-        (_, Verdict::Dead) => (Trouble { dead: true, ..known }, (!known.dead).then_some("dead")),
-        (Outcome::Retired { .. }, _) => {
-            let held_since = known.held_since.or(Some(now));
-            (Trouble { retired: true, held_since, ..known }, (!known.retired).then_some("retired"))
-        }
-        (Outcome::Refused { .. }, _) => (Trouble { refused: true, ..known }, (!known.refused).then_some("refused")),
-        (Outcome::Unreachable { .. }, _) => (known, None),
     }
 }

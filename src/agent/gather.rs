@@ -1,6 +1,6 @@
 //! Telling what is held: messages that wait for their group, or for the receiver's rate, put into digests when they are due.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +8,11 @@ use super::Agent;
 use super::observer::Seen;
 use super::pulse::Heart;
 use super::shutdown::Shutdown;
-use crate::model::delivery::{Frozen, Held, Owed};
-use crate::model::memory::Pacing;
+use crate::model::delivery::{Frozen, Held, Lane, Owed};
 use crate::model::name::ReceiverName;
 use crate::model::time::Timestamp;
 use crate::plan::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Plan, Rate, digests, gather, pace};
-use crate::store::{self, Gathered};
+use crate::store::{self, Gathered, PaceOf};
 
 /// What is held is looked at this often without a nudge: a rate that is used up has room again after a while.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -54,10 +53,14 @@ impl Agent {
         if plan.owed.is_empty() {
             return Ok(Paced::default());
         }
-        let mut receivers: Vec<&ReceiverName> = plan.owed.iter().map(|owed| &owed.receiver).collect();
-        receivers.sort();
-        receivers.dedup();
-        let pacing = self.pacing(receivers.into_iter(), plan.at).await?;
+        let mut lanes: BTreeMap<&ReceiverName, HashSet<&Lane>> = BTreeMap::new();
+        for owed in &plan.owed {
+            lanes.entry(&owed.receiver).or_default().insert(&owed.lane);
+        }
+        let of = |(receiver, lanes): (&ReceiverName, HashSet<&Lane>)| {
+            self.pace_of(receiver, lanes.into_iter().cloned().collect(), plan.at)
+        };
+        let pacing = self.shared.store.pacing(lanes.into_iter().map(of).collect(), plan.at).await?;
         Ok(pace(plan.owed.clone(), &pacing, &|receiver| self.rate(receiver), plan.at))
     }
 
@@ -99,7 +102,7 @@ impl Agent {
         if !self.lanes.contains_key(receiver) {
             return Ok(());
         }
-        let pacing = self.pacing(std::iter::once(receiver), now).await?;
+        let pacing = self.shared.store.pacing(vec![self.pace_of(receiver, Vec::new(), now)], now).await?;
         let lately = |counts: &HashMap<ReceiverName, usize>| counts.get(receiver).copied().unwrap_or(0);
         let (recent, made) = (lately(&pacing.recent), lately(&pacing.digests));
         let left = self
@@ -130,14 +133,9 @@ impl Agent {
         Ok(())
     }
 
-    async fn pacing<'a>(
-        &self,
-        receivers: impl Iterator<Item = &'a ReceiverName>,
-        now: Timestamp,
-    ) -> Result<Pacing, store::Error> {
-        let since = |name: &ReceiverName| now.minus(self.rate(name).unwrap_or_default().per);
-        let receivers = receivers.map(|name| (name.clone(), since(name))).collect();
-        self.shared.store.pacing(receivers, now).await
+    fn pace_of(&self, receiver: &ReceiverName, lanes: Vec<Lane>, now: Timestamp) -> PaceOf {
+        let lately = self.rate(receiver).map(|rate| (now.minus(rate.per), rate.count));
+        PaceOf { receiver: receiver.clone(), lately, lanes }
     }
 
     fn rate(&self, receiver: &ReceiverName) -> Option<Rate> {

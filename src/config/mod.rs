@@ -559,10 +559,11 @@ impl Reader {
         };
         let made = (kind.read)(&table, &common);
         let rate = rate(&table, kind.per_minute);
+        let concurrency = table.integer("concurrency", 1..65).and_then(|n| usize::try_from(n).ok());
         table.finish();
         Some(ReceiverSetup {
             receiver: made?,
-            concurrency: kind.concurrency,
+            concurrency: concurrency.unwrap_or(kind.concurrency),
             timeout,
             schedule,
             fallback,

@@ -191,7 +191,7 @@ fn common_of_sources() -> [(&'static str, Value); 8] {
     ]
 }
 
-fn common_of_receivers() -> [(&'static str, Value); 6] {
+fn common_of_receivers() -> [(&'static str, Value); 7] {
     let retry = table(
         "When a delivery is tried again.",
         &[],
@@ -212,5 +212,6 @@ fn common_of_receivers() -> [(&'static str, Value); 6] {
             "rate",
             shaped("How many messages it gets: \"10/m\" (or /s, /h), or \"unlimited\".", "^(unlimited|[0-9]+/[smh])$"),
         ),
+        ("concurrency", integer("So many attempts may be under way at once.", 1..65)),
     ]
 }

@@ -1,6 +1,6 @@
 //! What is remembered between two polls of a source.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,12 +44,14 @@ pub struct Sight {
 /// What is known of how fast receivers are told.
 #[derive(Clone, Debug, Default)]
 pub struct Pacing {
-    /// Messages that were decided within the time of a receiver's rate.
+    /// Messages that were decided within the time of a receiver's rate; no more are counted than it allows.
     pub recent: HashMap<ReceiverName, usize>,
     /// How many of them were digests.
     pub digests: HashMap<ReceiverName, usize>,
     /// When what is held about a job will be told: whatever follows it waits as well.
     pub held: HashMap<(ReceiverName, Lane), Timestamp>,
+    /// Those for whom something is held that is due.
+    pub waiting: HashSet<ReceiverName>,
     /// Groups that gather.
     pub groups: HashMap<(ReceiverName, String), Opened>,
 }

@@ -92,14 +92,12 @@ pub fn pace(owed: Vec<Owed>, pacing: &Pacing, rate: &dyn Fn(&ReceiverName) -> Op
         }
         single.entry(owed.receiver.clone()).or_default().push((at, owed));
     }
-    // A stream of single ones would else take whatever room there is from what waits.
-    let waiting: HashSet<&ReceiverName> =
-        pacing.held.iter().filter(|(_, due)| **due <= now).map(|((receiver, _), _)| receiver).collect();
     for receiver in order {
         let notifications = single.remove(&receiver).unwrap_or_default();
         let left = rate(&receiver)
             .map_or(usize::MAX, |rate| rate.count.saturating_sub(pacing.recent.get(&receiver).copied().unwrap_or(0)));
-        let left = left.saturating_sub(usize::from(waiting.contains(&receiver)));
+        // A stream of single ones would else take whatever room there is from what waits.
+        let left = left.saturating_sub(usize::from(pacing.waiting.contains(&receiver)));
         hold.extend(paced.brake(notifications, left).into_iter().map(|(at, owed)| (at, (owed, String::new(), now))));
     }
     // As they were decided, whatever holds them: those about one job are told in that order.

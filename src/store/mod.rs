@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::model::alert::{Alert, Fate, Muted, Silence};
-use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Reserve, Verdict};
+use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Lane, Reserve, Verdict};
 use crate::model::follow_up::{Consent, FollowUp, Listed, Standing};
 use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
@@ -142,6 +142,17 @@ pub struct Gathered {
     pub frozen: Frozen,
     /// What is in it; none are held any more.
     pub held: Vec<i64>,
+}
+
+/// What is to be known of how fast a receiver is told.
+#[derive(Clone, Debug)]
+pub struct PaceOf {
+    /// Who.
+    pub receiver: ReceiverName,
+    /// Since when its messages count, and how many of them do; nothing where there is no rate.
+    pub lately: Option<(Timestamp, usize)>,
+    /// About what it is to be told something: whether anything is held there matters.
+    pub lanes: Vec<Lane>,
 }
 
 /// What a command asks of the running agent.
@@ -431,8 +442,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// One delivery with everything about it.
     async fn dossier(&self, id: &DeliveryId) -> Result<Option<Dossier>, Error>;
 
-    /// What is known of how fast receivers are told; for each, since when its messages count.
-    async fn pacing(&self, receivers: Vec<(ReceiverName, Timestamp)>, now: Timestamp) -> Result<Pacing, Error>;
+    /// What is known of how fast receivers are told.
+    async fn pacing(&self, receivers: Vec<PaceOf>, now: Timestamp) -> Result<Pacing, Error>;
 
     /// What is held for a receiver and due, in the order it was held, with the numbers to name it by: no more than `limit`,
     /// and with no more bytes of data, unless it is one alone. What is about a job of which a message is tried again is

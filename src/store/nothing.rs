@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Past, Record, Request, Span,
-    Store, Told, Trouble, Wanted,
+    Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, PaceOf, Past, Record, Request,
+    Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, Held};
@@ -90,7 +90,7 @@ impl Store for Nothing {
         Ok(None)
     }
 
-    async fn pacing(&self, _: Vec<(ReceiverName, Timestamp)>, _: Timestamp) -> Result<Pacing, Error> {
+    async fn pacing(&self, _: Vec<PaceOf>, _: Timestamp) -> Result<Pacing, Error> {
         Ok(Pacing::default())
     }
 

@@ -1,14 +1,15 @@
 //! The embedded engine: one SQLite file in WAL mode, one thread that owns the only connection that writes.
 //!
 //! Commits and records are made with `synchronous=FULL`: when they return, a power cut takes nothing back. Claims, and
-//! commits of polls that found nothing new, are made with `NORMAL`: a claim that is lost only means that the delivery is
-//! claimed again, and a poll that is lost is made again.
+//! commits of polls that found nothing new, need no more than `NORMAL`: a claim that is lost only means that the delivery is
+//! claimed again, and a poll that is lost is made again. What waits at the same time is written together (`writer`).
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, named_params, params,
 };
 use tokio::sync::{mpsc, oneshot};
+use writer::{Asked, Work};
 
 mod finding;
 mod follow_up;
@@ -25,10 +27,11 @@ mod load;
 mod outbox;
 mod pace;
 mod past;
+mod writer;
 
 use super::{
-    Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Past,
-    Record, Request, Span, Store, Told, Trouble, Wanted,
+    Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, PaceOf,
+    Past, Record, Request, Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Held};
@@ -49,19 +52,20 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/sqlite-2.sql"),
     include_str!("schema/sqlite-3.sql"),
     include_str!("schema/sqlite-4.sql"),
+    include_str!("schema/sqlite-5.sql"),
 ];
 /// How long another process's short transaction is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that may wait for the writer; more and the asker waits.
 const QUEUE_MAX: usize = 256;
+/// Statements that are kept prepared: more than there are.
+const STATEMENTS_MAX: usize = 256;
 /// The write-ahead log is cut back to this after a checkpoint.
 const WAL_BYTES_MAX: i64 = 64 << 20;
 
-type Work = Box<dyn FnOnce(&mut Connection) + Send>;
-
 /// A state file. Dropping it does what is queued, closes the file and gives the lock back.
 pub(super) struct Sqlite {
-    path: PathBuf,
+    path: Arc<PathBuf>,
     /// `None` only while it is dropped.
     queue: Option<mpsc::Sender<Work>>,
     thread: Option<JoinHandle<()>>,
@@ -90,24 +94,42 @@ impl Sqlite {
         opened.await.map_err(|error| Error::Failed(error.to_string()))?
     }
 
-    /// Runs `work` on the writer's thread.
+    /// Runs `work`, which looks only, on the thread that has the connection.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let (answer, wait) = oneshot::channel();
-        let work: Work = Box::new(move |connection| {
-            // Nobody waits any more: the asker was cancelled, and the work is done all the same.
-            drop(answer.send(work(connection)));
-        });
-        let ended = || Error::Failed("the store's thread has ended".into());
-        self.queue.as_ref().ok_or_else(ended)?.send(work).await.map_err(|_| ended())?;
-        let result = wait.await.map_err(|_| ended())?;
-        result.map_err(|error| self.sort(&error))
+        let path = Arc::clone(&self.path);
+        self.ask(|answer| {
+            Work::Alone(Box::new(move |connection| {
+                // Nobody may wait any more.
+                drop(answer.send(work(connection).map_err(|error| sort(&path, &error))));
+            }))
+        })
+        .await
     }
 
-    fn sort(&self, error: &rusqlite::Error) -> Error {
-        sort(&self.path, error)
+    /// Makes a change, which is kept for good when this returns.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.ask(|answer| Asked::work(work, true, answer, Arc::clone(&self.path))).await
+    }
+
+    /// Makes a change that a power cut may take back.
+    async fn jot<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.ask(|answer| Asked::work(work, false, answer, Arc::clone(&self.path))).await
+    }
+
+    async fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Work) -> Result<T, Error> {
+        let (answer, wait) = oneshot::channel();
+        let ended = || Error::Failed("the store's thread has ended".into());
+        self.queue.as_ref().ok_or_else(ended)?.send(work(answer)).await.map_err(|_| ended())?;
+        wait.await.map_err(|_| ended())?
     }
 }
 
@@ -123,7 +145,8 @@ fn sort(path: &Path, error: &rusqlite::Error) -> Error {
 }
 
 fn open(path: &Path, access: Access) -> Result<Sqlite, Error> {
-    let io = |error: std::io::Error| Error::Failed(format!("the state {}: {error}", path.display()));
+    let shown = path.display().to_string();
+    let io = |error: std::io::Error| Error::Failed(format!("the state {shown}: {error}"));
     let lock = match access {
         Access::Agent => {
             if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
@@ -141,20 +164,20 @@ fn open(path: &Path, access: Access) -> Result<Sqlite, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| sort(path, &error))?;
     let connection = prepare(connection, access, path)?;
-    let (queue, mut work) = mpsc::channel::<Work>(QUEUE_MAX);
+    let (queue, mut work) = writer::queue();
+    let path = Arc::new(path.to_owned());
+    let named = Arc::clone(&path);
     let thread = std::thread::Builder::new()
         .name("store".into())
         .spawn(move || {
             let mut connection = connection;
-            while let Some(work) = work.blocking_recv() {
-                work(&mut connection);
-            }
+            writer::serve(&mut connection, &mut work, &named);
             // The lock goes last: whoever takes it next finds the file closed.
             drop(connection);
             drop(lock);
         })
         .map_err(io)?;
-    Ok(Sqlite { path: path.to_owned(), queue: Some(queue), thread: Some(thread) })
+    Ok(Sqlite { path, queue: Some(queue), thread: Some(thread) })
 }
 
 /// Takes the lock beside the state, or says who has it.
@@ -187,6 +210,7 @@ fn lock(path: &Path) -> Result<File, Error> {
 fn prepare(mut connection: Connection, access: Access, path: &Path) -> Result<Connection, Error> {
     let fail = |error: rusqlite::Error| sort(path, &error);
     connection.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id").map_err(fail)?, number("user_version").map_err(fail)?);
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
@@ -276,39 +300,29 @@ impl Store for Sqlite {
     }
 
     async fn tell(&self, told: Told) -> Result<(), Error> {
-        self.run(move |connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.write(move |connection| {
             for (source, since) in &told.sources {
-                transaction
+                connection
                     .prepare_cached("UPDATE source SET told_since = ?2 WHERE name = ?1")?
                     .execute(params![source.as_str(), since.map(Timestamp::micros)])?;
             }
-            write_deliveries(&transaction, &told.deliveries)?;
-            transaction.commit()
+            write_deliveries(connection, &told.deliveries)?;
+            Ok(())
         })
         .await
     }
 
     async fn commit(&self, commit: Commit) -> Result<usize, Error> {
-        self.run(move |connection| {
-            // A poll that found nothing new only moves the time it was made at: no promise hangs on that.
-            let idle = commit.changes.is_empty()
-                && commit.alerts.is_empty()
-                && commit.deliveries.is_empty()
-                && commit.held.is_empty()
-                && commit.muted.is_empty()
-                && commit.unmuted.is_empty()
-                && commit.follow_ups.is_empty();
-            if idle {
-                connection.pragma_update(None, "synchronous", "NORMAL")?;
-            }
-            let written = write_commit(connection, &commit);
-            if idle {
-                connection.pragma_update(None, "synchronous", "FULL")?;
-            }
-            written
-        })
-        .await
+        // A poll that found nothing new only moves the time it was made at: no promise hangs on that.
+        let idle = commit.changes.is_empty()
+            && commit.alerts.is_empty()
+            && commit.deliveries.is_empty()
+            && commit.held.is_empty()
+            && commit.muted.is_empty()
+            && commit.unmuted.is_empty()
+            && commit.follow_ups.is_empty();
+        let work = move |connection: &Connection| write_commit(connection, &commit);
+        if idle { self.jot(work).await } else { self.write(work).await }
     }
 
     async fn claim(
@@ -319,22 +333,19 @@ impl Store for Sqlite {
         limit: usize,
     ) -> Result<Vec<Claimed>, Error> {
         let receiver = receiver.clone();
-        self.run(move |connection| {
-            connection.pragma_update(None, "synchronous", "NORMAL")?;
-            let claimed = outbox::claim(connection, &receiver, now, until, limit);
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            claimed
-        })
-        .await
+        self.jot(move |connection| outbox::claim(connection, &receiver, now, until, limit)).await
     }
 
     async fn record(&self, records: Vec<Record>) -> Result<Vec<bool>, Error> {
-        self.run(move |connection| outbox::record(connection, &records)).await
+        self.write(move |connection| outbox::record(connection, &records)).await
     }
 
     async fn escalate(&self, receiver: &ReceiverName, now: Timestamp) -> Result<Vec<ReceiverName>, Error> {
-        let receiver = receiver.clone();
-        self.run(move |connection| outbox::escalate(connection, &receiver, now)).await
+        let (name, receiver) = (receiver.clone(), receiver.clone());
+        if !self.run(move |connection| outbox::is_urgent(connection, &name, now)).await? {
+            return Ok(Vec::new());
+        }
+        self.write(move |connection| outbox::escalate(connection, &receiver, now)).await
     }
 
     async fn next_escalation(&self, receiver: &ReceiverName) -> Result<Option<Timestamp>, Error> {
@@ -350,26 +361,19 @@ impl Store for Sqlite {
 
     async fn reopen(&self, receiver: &ReceiverName, now: Timestamp) -> Result<bool, Error> {
         let receiver = receiver.clone();
-        self.run(move |connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let opened = outbox::reopen(&transaction, receiver.as_str(), now)?;
-            transaction.commit()?;
-            Ok(opened)
-        })
-        .await
+        self.write(move |connection| outbox::reopen(connection, receiver.as_str(), now)).await
     }
 
     async fn release(&self, claimed: Vec<Claimed>) -> Result<(), Error> {
-        self.run(move |connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.jot(move |connection| {
             for Claimed { frozen, token, .. } in &claimed {
-                transaction
+                connection
                     .prepare_cached(
                         "UPDATE delivery SET claim_token = NULL, claim_until = NULL WHERE id = ?1 AND claim_token = ?2",
                     )?
                     .execute(params![frozen.id.as_str(), token])?;
             }
-            transaction.commit()
+            Ok(())
         })
         .await
     }
@@ -403,7 +407,7 @@ impl Store for Sqlite {
 
     async fn end(&self, ids: Vec<DeliveryId>, note: &str, now: Timestamp) -> Result<Vec<Dropped>, Error> {
         let note = note.to_owned();
-        self.run(move |connection| outbox::end(connection, &ids, &note, now)).await
+        self.write(move |connection| outbox::end(connection, &ids, &note, now)).await
     }
 
     async fn deliveries(&self, filter: Filter) -> Result<Vec<Delivery>, Error> {
@@ -459,7 +463,7 @@ impl Store for Sqlite {
         .await
     }
 
-    async fn pacing(&self, receivers: Vec<(ReceiverName, Timestamp)>, now: Timestamp) -> Result<Pacing, Error> {
+    async fn pacing(&self, receivers: Vec<PaceOf>, now: Timestamp) -> Result<Pacing, Error> {
         self.run(move |connection| pace::pacing(connection, &receivers, now)).await
     }
 
@@ -479,7 +483,7 @@ impl Store for Sqlite {
     }
 
     async fn gathered(&self, gathered: Vec<Gathered>, now: Timestamp) -> Result<(), Error> {
-        self.run(move |connection| pace::gathered(connection, &gathered, now)).await
+        self.write(move |connection| pace::gathered(connection, &gathered, now)).await
     }
 
     async fn silences(&self, now: Timestamp) -> Result<Vec<Silence>, Error> {
@@ -487,7 +491,7 @@ impl Store for Sqlite {
     }
 
     async fn silence(&self, silence: Silence) -> Result<(), Error> {
-        self.run(move |connection| finding::write_silence(connection, &silence)).await
+        self.write(move |connection| finding::write_silence(connection, &silence)).await
     }
 
     async fn findings(&self, limit: usize) -> Result<Vec<Finding>, Error> {
@@ -524,7 +528,7 @@ impl Store for Sqlite {
 
     async fn ask(&self, what: &str, now: Timestamp) -> Result<i64, Error> {
         let what = what.to_owned();
-        self.run(move |connection| {
+        self.write(move |connection| {
             connection.execute("DELETE FROM request WHERE asked_at < ?1 - 86400000000", [now.micros()])?;
             connection.execute("INSERT INTO request (what, asked_at) VALUES (?1, ?2)", params![what, now.micros()])?;
             Ok(connection.last_insert_rowid())
@@ -545,7 +549,7 @@ impl Store for Sqlite {
     }
 
     async fn answer(&self, n: i64, answer: Answer, now: Timestamp) -> Result<(), Error> {
-        self.run(move |connection| {
+        self.write(move |connection| {
             connection
                 .prepare_cached("UPDATE request SET answered_at = ?2, accepted = ?3, answer = ?4 WHERE n = ?1 AND answered_at IS NULL")?
                 .execute(params![n, now.micros(), answer.accepted, answer.text])?;
@@ -569,12 +573,12 @@ impl Store for Sqlite {
     }
 
     async fn begin(&self, claimed: Claimed, now: Timestamp) -> Result<bool, Error> {
-        self.run(move |connection| follow_up::begin(connection, &claimed, now)).await
+        self.write(move |connection| follow_up::begin(connection, &claimed, now)).await
     }
 
     async fn consent(&self, id: &DeliveryId, consent: Consent, now: Timestamp) -> Result<bool, Error> {
         let id = id.clone();
-        self.run(move |connection| follow_up::consent(connection, &id, &consent, now)).await
+        self.write(move |connection| follow_up::consent(connection, &id, &consent, now)).await
     }
 
     async fn follow_ups(&self, limit: usize) -> Result<Vec<Listed>, Error> {
@@ -582,7 +586,7 @@ impl Store for Sqlite {
     }
 
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error> {
-        self.run(move |connection| outbox::again(connection, &which, now)).await
+        self.write(move |connection| outbox::again(connection, &which, now)).await
     }
 }
 
@@ -660,25 +664,23 @@ fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
 }
 
 /// Returns how many deliveries were new.
-fn write_commit(connection: &mut Connection, commit: &Commit) -> rusqlite::Result<usize> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    write_source(&transaction, commit)?;
+fn write_commit(connection: &Connection, commit: &Commit) -> rusqlite::Result<usize> {
+    write_source(connection, commit)?;
     for change in &commit.changes {
-        write_change(&transaction, &commit.source, change)?;
+        write_change(connection, &commit.source, change)?;
     }
     for alert in &commit.alerts {
-        finding::write_alert(&transaction, alert)?;
+        finding::write_alert(connection, alert)?;
     }
-    finding::write_muted(&transaction, &commit.muted, &commit.unmuted)?;
-    finding::write_fates(&transaction, &commit.source, &commit.fates, commit.at)?;
+    finding::write_muted(connection, &commit.muted, &commit.unmuted)?;
+    finding::write_fates(connection, &commit.source, &commit.fates, commit.at)?;
     for group in &commit.groups {
-        pace::write_group(&transaction, group)?;
+        pace::write_group(connection, group)?;
     }
-    pace::write_held(&transaction, &commit.held)?;
-    let written = write_deliveries(&transaction, &commit.deliveries)?;
-    outbox::write_reserves(&transaction, &commit.reserves)?;
-    follow_up::write(&transaction, &commit.follow_ups)?;
-    transaction.commit()?;
+    pace::write_held(connection, &commit.held)?;
+    let written = write_deliveries(connection, &commit.deliveries)?;
+    outbox::write_reserves(connection, &commit.reserves)?;
+    follow_up::write(connection, &commit.follow_ups)?;
     Ok(written)
 }
 

@@ -1,6 +1,6 @@
 //! Follow-ups in SQLite: a delivery each, and what must be known of it for ever.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{finding, instant, known, time};
 use crate::model::delivery::{Claimed, Frozen};
@@ -67,14 +67,12 @@ pub(super) fn standing(
 }
 
 /// `false` when it was begun before, or the claim was lost.
-pub(super) fn begin(connection: &mut Connection, claimed: &Claimed, now: Timestamp) -> rusqlite::Result<bool> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let begun = transaction.execute(
+pub(super) fn begin(connection: &Connection, claimed: &Claimed, now: Timestamp) -> rusqlite::Result<bool> {
+    let begun = connection.execute(
         "UPDATE follow_up SET started_at = ?3 WHERE id = ?1 AND started_at IS NULL AND EXISTS
          (SELECT 1 FROM delivery WHERE id = ?1 AND claim_token = ?2 AND state = 'pending')",
         params![claimed.frozen.id.as_str(), claimed.token, now.micros()],
     )?;
-    transaction.commit()?;
     Ok(begun == 1)
 }
 
@@ -86,23 +84,21 @@ pub(super) fn ask(connection: &Connection, id: &DeliveryId) -> rusqlite::Result<
 
 /// `false` when it does not wait for a word.
 pub(super) fn consent(
-    connection: &mut Connection,
+    connection: &Connection,
     id: &DeliveryId,
     consent: &Consent,
     now: Timestamp,
 ) -> rusqlite::Result<bool> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let taken = transaction.execute(
+    let taken = connection.execute(
         "UPDATE follow_up SET approved = ?2, consent_by = ?3, consent_at = ?4
          WHERE id = ?1 AND asked AND approved IS NULL AND started_at IS NULL
          AND EXISTS (SELECT 1 FROM delivery WHERE id = ?1 AND state = 'pending')",
         params![id.as_str(), consent.approved, consent.by, now.micros()],
     )?;
-    transaction.execute(
+    connection.execute(
         "UPDATE delivery SET due_at = ?2, set_at = ?2 WHERE id = ?1 AND state = 'pending' AND ?3",
         params![id.as_str(), now.micros(), taken == 1],
     )?;
-    transaction.commit()?;
     Ok(taken == 1)
 }
 

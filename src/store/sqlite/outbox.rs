@@ -4,7 +4,7 @@
 //! about the same job is *parked*: claims do not look at it again until one of those before it has ended. So what stands in
 //! the index of what is due can mostly be claimed, and each delivery that waits is looked at once for each that it waits for.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::{follow_up, instant, json, time, write_deliveries};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Lane, Outcome, Reserve, Verdict};
@@ -34,32 +34,30 @@ fn is_held(connection: &Connection, receiver: &str) -> rusqlite::Result<bool> {
 }
 
 pub(super) fn claim(
-    connection: &mut Connection,
+    connection: &Connection,
     receiver: &ReceiverName,
     now: Timestamp,
     until: Timestamp,
     limit: usize,
 ) -> rusqlite::Result<Vec<Claimed>> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut found = Found { limit, claimed: Vec::new(), waiting: Vec::new() };
-    if !is_held(&transaction, receiver.as_str())? {
-        found.look(&transaction, "due_at <= :now", "due_at, n", receiver, now)?;
+    if !is_held(connection, receiver.as_str())? {
+        found.look(connection, "due_at <= :now", "due_at, n", receiver, now)?;
         // The clock was set back: what was to be due soon would be due in a long time.
-        found.look(&transaction, "set_at > :now + 60000000 AND due_at > :now", "set_at", receiver, now)?;
+        found.look(connection, "set_at > :now + 60000000 AND due_at > :now", "set_at", receiver, now)?;
     }
     for n in &found.waiting {
-        transaction.prepare_cached("UPDATE delivery SET parked = 1 WHERE n = ?1")?.execute([n])?;
+        connection.prepare_cached("UPDATE delivery SET parked = 1 WHERE n = ?1")?.execute([n])?;
     }
     for (n, one) in &mut found.claimed {
         // Every claim has a token of its own: who lost it can no longer record.
-        one.token = transaction
+        one.token = connection
             .prepare_cached(
                 "UPDATE delivery SET claim_token = coalesce(claim_token, 0) + 1 + abs(random() % 1000000000), claim_until = ?2
                  WHERE n = ?1 RETURNING claim_token",
             )?
             .query_row(params![*n, until.micros()], |row| row.get(0))?;
     }
-    transaction.commit()?;
     Ok(found.claimed.into_iter().map(|(_, claimed)| claimed).collect())
 }
 
@@ -123,21 +121,23 @@ pub(super) fn next_due(connection: &Connection, receiver: &ReceiverName) -> rusq
     Ok(due.into_iter().chain(lapse).min().map(Timestamp::from_micros))
 }
 
-pub(super) fn record(connection: &mut Connection, records: &[Record]) -> rusqlite::Result<Vec<bool>> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+pub(super) fn record(connection: &Connection, records: &[Record]) -> rusqlite::Result<Vec<bool>> {
     let mut kept = Vec::new();
+    let mut known: Option<(&ReceiverName, Trouble)> = None;
     for record in records {
-        let written = write_attempt(&transaction, record)?;
+        let written = write_attempt(connection, record)?;
         if written {
-            write_trouble(&transaction, record)?;
-            write_deliveries(&transaction, &record.deliveries)?;
+            let trouble = (&record.claimed.frozen.receiver, record.trouble);
+            if known.replace(trouble) != Some(trouble) {
+                write_trouble(connection, record)?;
+            }
+            write_deliveries(connection, &record.deliveries)?;
             if record.asks {
-                follow_up::ask(&transaction, &record.claimed.frozen.id)?;
+                follow_up::ask(connection, &record.claimed.frozen.id)?;
             }
         }
         kept.push(written);
     }
-    transaction.commit()?;
     Ok(kept)
 }
 
@@ -183,11 +183,11 @@ fn write_attempt(connection: &Connection, record: &Record) -> rusqlite::Result<b
         Outcome::Refused { .. } => Some(claimed.refused_since.unwrap_or(attempt.at)),
         Outcome::Accepted { .. } | Outcome::Retired { .. } | Outcome::Unreachable { .. } => claimed.refused_since,
     };
-    let n: Option<i64> = connection
+    let written: Option<(i64, i64)> = connection
         .prepare_cached(
             "UPDATE delivery SET state = ?3, due_at = ?4, set_at = ?9, ended_at = ?5, attempts = attempts + 1, tries = tries + 1, refused_since = ?6,
              progress = ?7, note = ?8, claim_token = NULL, claim_until = NULL
-             WHERE id = ?1 AND claim_token = ?2 AND state = 'pending' RETURNING n",
+             WHERE id = ?1 AND claim_token = ?2 AND state = 'pending' RETURNING n, attempts",
         )?
         .query_row(
             params![
@@ -201,14 +201,15 @@ fn write_attempt(connection: &Connection, record: &Record) -> rusqlite::Result<b
                 attempt.outcome.detail(),
                 attempt.at.micros(),
             ],
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .optional()?;
-    let Some(n) = n else { return Ok(false) };
+    let Some((n, number)) = written else { return Ok(false) };
     if ended_at.is_some() {
         unpark(connection, n)?;
     }
     match verdict {
+        Verdict::Delivered if claimed.escalate_at.is_none() => {}
         Verdict::Delivered => {
             connection.prepare_cached("DELETE FROM reserve WHERE of = ?1")?.execute([claimed.frozen.id.as_str()])?;
         }
@@ -222,11 +223,11 @@ fn write_attempt(connection: &Connection, record: &Record) -> rusqlite::Result<b
     }
     connection
         .prepare_cached(
-            "INSERT INTO attempt (delivery, number, at, took, outcome, detail)
-             SELECT ?1, attempts, ?2, ?3, ?4, ?5 FROM delivery WHERE n = ?1",
+            "INSERT INTO attempt (delivery, number, at, took, outcome, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
         .execute(params![
             n,
+            number,
             attempt.at.micros(),
             i64::try_from(attempt.took.as_micros()).unwrap_or(i64::MAX),
             attempt.outcome.as_str(),
@@ -262,19 +263,27 @@ fn write_trouble(connection: &Connection, record: &Record) -> rusqlite::Result<(
 /// A delivery has ended: what waited for it is looked at again. Of each job that is the next one, alone and in a digest: those
 /// behind it wait for it.
 fn unpark(connection: &Connection, n: i64) -> rusqlite::Result<()> {
-    connection
+    // Mostly nobody waits.
+    let anybody = connection
         .prepare_cached(
-            "WITH lane AS (
-                SELECT receiver, source, subject FROM delivery WHERE n = ?1
-                UNION SELECT receiver, source, subject FROM member WHERE delivery = ?1),
-             next AS (
-                SELECT (SELECT min(e.n) FROM delivery AS e WHERE e.receiver = lane.receiver AND e.source = lane.source
-                    AND e.subject = lane.subject AND e.state = 'pending') AS n FROM lane
-                UNION SELECT (SELECT min(o.delivery) FROM member AS o WHERE o.receiver = lane.receiver
-                    AND o.source = lane.source AND o.subject = lane.subject AND o.delivery <> ?1) FROM lane)
-             UPDATE delivery SET parked = 0 WHERE n IN (SELECT n FROM next) AND parked AND state = 'pending'",
+            "SELECT 1 FROM delivery WHERE receiver = (SELECT receiver FROM delivery WHERE n = ?1) AND state = 'pending' AND parked",
         )?
-        .execute([n])?;
+        .exists([n])?;
+    if anybody {
+        connection
+            .prepare_cached(
+                "WITH lane AS (
+                    SELECT receiver, source, subject FROM delivery WHERE n = ?1
+                    UNION SELECT receiver, source, subject FROM member WHERE delivery = ?1),
+                 next AS (
+                    SELECT (SELECT min(e.n) FROM delivery AS e WHERE e.receiver = lane.receiver AND e.source = lane.source
+                        AND e.subject = lane.subject AND e.state = 'pending') AS n FROM lane
+                    UNION SELECT (SELECT min(o.delivery) FROM member AS o WHERE o.receiver = lane.receiver
+                        AND o.source = lane.source AND o.subject = lane.subject AND o.delivery <> ?1) FROM lane)
+                 UPDATE delivery SET parked = 0 WHERE n IN (SELECT n FROM next) AND parked AND state = 'pending'",
+            )?
+            .execute([n])?;
+    }
     connection.prepare_cached("DELETE FROM member WHERE delivery = ?1")?.execute([n])?;
     Ok(())
 }
@@ -304,24 +313,26 @@ pub(super) fn write_reserves(connection: &Connection, reserves: &[Reserve]) -> r
     Ok(())
 }
 
+/// Copies that are due.
+const URGENT: &str = "instead_of = ?1 AND due_at <= ?2";
+
+pub(super) fn is_urgent(connection: &Connection, receiver: &ReceiverName, now: Timestamp) -> rusqlite::Result<bool> {
+    let values = params![receiver.as_str(), now.micros()];
+    connection.prepare_cached(&format!("SELECT 1 FROM reserve WHERE {URGENT}"))?.exists(values)
+}
+
 pub(super) fn escalate(
-    connection: &mut Connection,
+    connection: &Connection,
     receiver: &ReceiverName,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<ReceiverName>> {
-    const DUE: &str = "instead_of = ?1 AND due_at <= ?2";
     let values = params![receiver.as_str(), now.micros()];
-    if !connection.prepare_cached(&format!("SELECT 1 FROM reserve WHERE {DUE}"))?.exists(values)? {
-        return Ok(Vec::new());
-    }
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let copies: Vec<Frozen> = transaction
-        .prepare_cached(&format!("SELECT *, ?2 AS created_at FROM reserve WHERE {DUE} ORDER BY due_at, of"))?
+    let copies: Vec<Frozen> = connection
+        .prepare_cached(&format!("SELECT *, ?2 AS created_at FROM reserve WHERE {URGENT} ORDER BY due_at, of"))?
         .query_map(values, frozen)?
         .collect::<rusqlite::Result<_>>()?;
-    write_deliveries(&transaction, &copies)?;
-    transaction.prepare_cached(&format!("DELETE FROM reserve WHERE {DUE}"))?.execute(values)?;
-    transaction.commit()?;
+    write_deliveries(connection, &copies)?;
+    connection.prepare_cached(&format!("DELETE FROM reserve WHERE {URGENT}"))?.execute(values)?;
     Ok(copies.into_iter().map(|copy| copy.receiver).collect())
 }
 
@@ -350,18 +361,17 @@ pub(super) fn reopen(connection: &Connection, receiver: &str, now: Timestamp) ->
     Ok(true)
 }
 
-pub(super) fn again(connection: &mut Connection, which: &Again, now: Timestamp) -> rusqlite::Result<Vec<DeliveryId>> {
+pub(super) fn again(connection: &Connection, which: &Again, now: Timestamp) -> rusqlite::Result<Vec<DeliveryId>> {
     const OWED: &str =
         "UPDATE delivery SET state = 'pending', parked = 0, due_at = ?1, set_at = ?1, budget_from = ?1, tries = 0,
          refused_since = NULL, ended_at = NULL, progress = CASE state WHEN 'delivered' THEN '[]' ELSE progress END";
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
     let mut done: Vec<(String, String)> = Vec::new();
     {
         // A follow-up is never done again.
         let update = |condition: &str| {
             let told = "receiver NOT GLOB 'follow_up/*'";
-            transaction.prepare(&format!("{OWED} WHERE {condition} AND {told} RETURNING id, receiver"))
+            connection.prepare(&format!("{OWED} WHERE {condition} AND {told} RETURNING id, receiver"))
         };
         match which {
             Again::Dead(receiver) => {
@@ -376,7 +386,7 @@ pub(super) fn again(connection: &mut Connection, which: &Again, now: Timestamp) 
                 let mut update = update("state = 'pending' AND NOT parked AND receiver = ?2")?;
                 let rows = update.query_map(params![now.micros(), receiver.as_str()], row)?;
                 done.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
-                reopen(&transaction, receiver.as_str(), now)?;
+                reopen(connection, receiver.as_str(), now)?;
             }
             Again::These(ids) => {
                 let mut update = update("id = ?2")?;
@@ -388,22 +398,20 @@ pub(super) fn again(connection: &mut Connection, which: &Again, now: Timestamp) 
     }
     let receivers: std::collections::BTreeSet<&str> = done.iter().map(|(_, receiver)| receiver.as_str()).collect();
     for receiver in receivers {
-        reopen(&transaction, receiver, now)?;
+        reopen(connection, receiver, now)?;
     }
-    transaction.commit()?;
     Ok(done.into_iter().map(|(id, _)| DeliveryId::from(id)).collect())
 }
 
 pub(super) fn end(
-    connection: &mut Connection,
+    connection: &Connection,
     ids: &[DeliveryId],
     note: &str,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<Dropped>> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut fates = Vec::new();
     for id in ids {
-        let found: Option<(i64, String, Option<i64>)> = transaction
+        let found: Option<(i64, String, Option<i64>)> = connection
             .prepare_cached("SELECT n, state, claim_until FROM delivery WHERE id = ?1")?
             .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
@@ -415,21 +423,20 @@ pub(super) fn end(
             fates.push(Dropped::Ended);
             continue;
         }
-        transaction
+        connection
             .prepare_cached(
                 "UPDATE delivery SET state = 'dropped', ended_at = ?2, claim_token = NULL, claim_until = NULL, parked = 0,
                  note = ?3 || CASE note WHEN '' THEN '' ELSE '; before that: ' || note END WHERE n = ?1",
             )?
             .execute(params![n, now.micros(), note])?;
-        transaction.prepare_cached("DELETE FROM reserve WHERE of = ?1")?.execute([id.as_str()])?;
-        unpark(&transaction, n)?;
+        connection.prepare_cached("DELETE FROM reserve WHERE of = ?1")?.execute([id.as_str()])?;
+        unpark(connection, n)?;
         fates.push(if claim_until.is_some_and(|until| until > now.micros()) {
             Dropped::UnderWay
         } else {
             Dropped::Done
         });
     }
-    transaction.commit()?;
     Ok(fates)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::finding::severity;
 use super::{instant, json};
@@ -11,7 +11,7 @@ use crate::model::delivery::{Frozen, Held, Lane};
 use crate::model::memory::{Opened, Pacing};
 use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::time::Timestamp;
-use crate::store::Gathered;
+use crate::store::{Gathered, PaceOf};
 
 /// When something held is due at the time `?2`: if it was held a minute ahead of that, the clock was set back, and it is due.
 const DUE: &str = "iif(created_at > ?2 + 60000000, min(due_at, ?2), due_at)";
@@ -22,31 +22,39 @@ const STUCK: &str = "EXISTS (SELECT 1 FROM delivery AS e WHERE e.receiver = h.re
     OR EXISTS (SELECT 1 FROM member AS m JOIN delivery AS e ON e.n = m.delivery WHERE m.receiver = h.receiver
         AND m.source = h.source AND m.subject = h.subject AND e.attempts > 0)";
 
-pub(super) fn pacing(
-    connection: &Connection,
-    receivers: &[(ReceiverName, Timestamp)],
-    now: Timestamp,
-) -> rusqlite::Result<Pacing> {
+pub(super) fn pacing(connection: &Connection, receivers: &[PaceOf], now: Timestamp) -> rusqlite::Result<Pacing> {
     let mut pacing = Pacing::default();
     // The agent's own affairs have no source and do not count; a digest has none either, and does.
     let mut recent = connection.prepare_cached(
-        "SELECT count(*), count(iif(source = '', 1, NULL)) FROM delivery WHERE receiver = ?1 AND created_at > ?2 AND created_at <= ?3 + 60000000
-         AND (source != '' OR subject LIKE 'digest/%')",
+        "SELECT count(*), count(iif(source = '', 1, NULL)) FROM (SELECT source FROM delivery
+         WHERE receiver = ?1 AND created_at > ?2 AND created_at <= ?3 + 60000000 AND (source != '' OR subject LIKE 'digest/%')
+         LIMIT ?4)",
     )?;
+    let mut any = connection.prepare_cached("SELECT 1 FROM held WHERE receiver = ?1")?;
+    let mut waiting = connection.prepare_cached(&format!("SELECT 1 FROM held WHERE receiver = ?1 AND {DUE} <= ?2"))?;
     let mut held = connection.prepare_cached(&format!(
-        "SELECT source, subject, max({DUE}) AS due_at FROM held WHERE receiver = ?1 GROUP BY source, subject",
+        "SELECT max({DUE}) FROM held WHERE receiver = ?1 AND source = ?3 AND subject = ?4",
     ))?;
     let mut groups = connection.prepare_cached("SELECT * FROM gathering WHERE receiver = ?1 AND until > ?2")?;
-    for (receiver, since) in receivers {
-        let lately = params![receiver.as_str(), since.micros(), now.micros()];
-        let (count, digests): (i64, i64) = recent.query_row(lately, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        pacing.recent.insert(receiver.clone(), usize::try_from(count).unwrap_or(0));
-        pacing.digests.insert(receiver.clone(), usize::try_from(digests).unwrap_or(0));
-        for row in
-            held.query_map(params![receiver.as_str(), now.micros()], |row| Ok((lane(row)?, instant(row, "due_at")?)))?
-        {
-            let (lane, due) = row?;
-            pacing.held.insert((receiver.clone(), lane), due);
+    for PaceOf { receiver, lately, lanes } in receivers {
+        if let Some((since, limit)) = lately {
+            let limit = i64::try_from(*limit).unwrap_or(i64::MAX);
+            let lately = params![receiver.as_str(), since.micros(), now.micros(), limit];
+            let (count, digests): (i64, i64) = recent.query_row(lately, |row| Ok((row.get(0)?, row.get(1)?)))?;
+            pacing.recent.insert(receiver.clone(), usize::try_from(count).unwrap_or(0));
+            pacing.digests.insert(receiver.clone(), usize::try_from(digests).unwrap_or(0));
+        }
+        if any.exists([receiver.as_str()])? {
+            if waiting.exists(params![receiver.as_str(), now.micros()])? {
+                pacing.waiting.insert(receiver.clone());
+            }
+            for lane in lanes {
+                let values = params![receiver.as_str(), now.micros(), lane.source_name(), lane.subject.as_str()];
+                let due: Option<i64> = held.query_row(values, |row| row.get(0))?;
+                if let Some(due) = due.map(Timestamp::from_micros) {
+                    pacing.held.insert((receiver.clone(), lane.clone()), due);
+                }
+            }
         }
         let opened = |row: &Row<'_>| Ok((row.get::<_, String>("grp")?, opened(row)?));
         for row in groups.query_map(params![receiver.as_str(), now.micros()], opened)? {
@@ -168,37 +176,36 @@ pub(super) fn holding(connection: &Connection, now: Timestamp) -> rusqlite::Resu
         .collect()
 }
 
-pub(super) fn gathered(connection: &mut Connection, gathered: &[Gathered], now: Timestamp) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+pub(super) fn gathered(connection: &Connection, gathered: &[Gathered], now: Timestamp) -> rusqlite::Result<()> {
     for Gathered { frozen, held } in gathered {
-        super::write_deliveries(&transaction, std::slice::from_ref(frozen))?;
-        let n: i64 = transaction
+        super::write_deliveries(connection, std::slice::from_ref(frozen))?;
+        let n: i64 = connection
             .prepare_cached("SELECT n FROM delivery WHERE id = ?1")?
             .query_row([frozen.id.as_str()], |row| row.get(0))?;
         for one in held {
-            let taken: Option<(String, String, String, String)> = transaction
+            let taken: Option<(String, String, String, String)> = connection
                 .prepare_cached("DELETE FROM held WHERE n = ?1 RETURNING id, source, subject, grp")?
                 .query_row([one], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
                 .optional()?;
             let Some((id, source, subject, group)) = taken else { continue };
             if id != frozen.id.as_str() {
-                transaction
+                connection
                     .prepare_cached(
                         "INSERT OR IGNORE INTO member (delivery, receiver, source, subject) VALUES (?1, ?2, ?3, ?4)",
                     )?
                     .execute(params![n, frozen.receiver.as_str(), source, subject])?;
                 for table in ["told", "fate"] {
-                    transaction
+                    connection
                         .prepare_cached(&format!("UPDATE {table} SET delivery = ?2 WHERE delivery = ?1"))?
                         .execute([id.as_str(), frozen.id.as_str()])?;
                 }
             }
             // A group that had something to tell goes on gathering.
-            transaction
+            connection
                 .prepare_cached("UPDATE gathering SET until = ?3 + wait WHERE receiver = ?1 AND grp = ?2")?
                 .execute(params![frozen.receiver.as_str(), group, now.micros()])?;
         }
     }
-    transaction.prepare_cached("DELETE FROM gathering WHERE until < ?1 - 86400000000")?.execute([now.micros()])?;
-    transaction.commit()
+    connection.prepare_cached("DELETE FROM gathering WHERE until < ?1 - 86400000000")?.execute([now.micros()])?;
+    Ok(())
 }

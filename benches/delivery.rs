@@ -1,0 +1,267 @@
+//! Webhooks: ten thousand jobs that fail between two polls, one that fails alone, and a dead receiver's queue beside them.
+//!
+//! `cargo bench --bench delivery`. Everything runs in this process, on loopback; the floor is what reqwest alone does with the
+//! same far end, which reads a request and answers 204.
+#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a measuring program")]
+
+mod stage;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use jobwatch::agent::{Observer, Seen, Shutdown, Tasks};
+use jobwatch::model::delivery::Verdict;
+use jobwatch::model::job::{Job, Status};
+use stage::{Stage, bind, job, stage};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+const MANY: usize = 10_000;
+/// Steps of each job before anything is timed.
+const FLIPS: usize = 10;
+const ROUNDS: usize = 3;
+/// Single failures that are timed.
+const SINGLE: usize = 60;
+
+fn main() {
+    // `cargo test --benches` only wants to know that it starts.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    jobwatch::http::use_ring();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let bare = best_bare().await;
+        println!("bare reqwest loop: {bare:.0} a second, {:.3} ms for one alone", single_bare().await);
+        for beside in [Beside::Nothing, Beside::Dead] {
+            let far_end = far_end().await;
+            let (stage, counter) = set_up(&far_end, beside).await;
+            println!("{beside:?} beside it:");
+            println!("  one failure: {}", single(&stage, &far_end).await);
+            let mut rates = Vec::new();
+            for round in 0..ROUNDS {
+                let (poll, rate) = storm(&stage, &counter, FLIPS + SINGLE + round).await;
+                rates.push(rate);
+                println!("  {MANY} failures: seen, planned and committed in {poll:.0?}, then {rate:.0} webhooks a second, recorded");
+            }
+            let best = rates.into_iter().fold(0.0, f64::max);
+            println!("  {:.2} of the bare loop", best / bare);
+        }
+    });
+}
+
+/// A far end that takes everything, and how much it has taken.
+struct FarEnd {
+    address: SocketAddr,
+    taken: Arc<AtomicUsize>,
+    arrived: watch::Receiver<Option<Instant>>,
+}
+
+async fn far_end() -> FarEnd {
+    let listener = bind().await;
+    let (address, taken) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let (tell, arrived) = watch::channel(None);
+    let (count, tell) = (Arc::clone(&taken), Arc::new(tell));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(take(stream, Arc::clone(&count), Arc::clone(&tell)));
+        }
+    });
+    FarEnd { address, taken, arrived }
+}
+
+async fn take(mut stream: TcpStream, count: Arc<AtomicUsize>, tell: Arc<watch::Sender<Option<Instant>>>) {
+    stream.set_nodelay(true).unwrap();
+    let (mut buffer, mut filled) = (vec![0; 64 * 1024], 0);
+    loop {
+        let head = buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+        let whole = head.map(|head| {
+            let text = std::str::from_utf8(&buffer[..head]).unwrap().to_ascii_lowercase();
+            let length = text
+                .split("content-length: ")
+                .nth(1)
+                .map_or(0, |rest| rest.split("\r\n").next().unwrap().parse::<usize>().unwrap());
+            head + length
+        });
+        if let Some(whole) = whole.filter(|whole| *whole <= filled) {
+            buffer.copy_within(whole..filled, 0);
+            filled -= whole;
+            count.fetch_add(1, Ordering::Relaxed);
+            tell.send_replace(Some(Instant::now()));
+            if stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.is_err() {
+                return;
+            }
+            continue;
+        }
+        match stream.read(&mut buffer[filled..]).await {
+            Ok(0) | Err(_) => return,
+            Ok(read) => filled += read,
+        }
+    }
+}
+
+fn body() -> String {
+    "x".repeat(1_400)
+}
+
+/// The best rate of several widths.
+async fn best_bare() -> f64 {
+    let mut best = 0.0_f64;
+    for width in [4, 16, 64] {
+        for _ in 0..ROUNDS {
+            best = best.max(bare(width).await);
+        }
+    }
+    best
+}
+
+async fn bare(width: usize) -> f64 {
+    let far_end = far_end().await;
+    let client = reqwest::Client::builder().http1_only().build().unwrap();
+    let (url, body) = (format!("http://{}/", far_end.address), body());
+    let next = Arc::new(AtomicUsize::new(0));
+    let start = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..width {
+        let (client, url, body, next) = (client.clone(), url.clone(), body.clone(), Arc::clone(&next));
+        tasks.spawn(async move {
+            while next.fetch_add(1, Ordering::Relaxed) < MANY {
+                client.post(&url).body(body.clone()).send().await.unwrap();
+            }
+        });
+    }
+    tasks.join_all().await;
+    MANY as f64 / start.elapsed().as_secs_f64()
+}
+
+/// The median time of one post alone, in milliseconds.
+async fn single_bare() -> f64 {
+    let far_end = far_end().await;
+    let (client, url, body) = (reqwest::Client::new(), format!("http://{}/", far_end.address), body());
+    let mut all = Vec::new();
+    for _ in 0..SINGLE {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let start = Instant::now();
+        client.post(&url).body(body.clone()).send().await.unwrap();
+        all.push(start.elapsed());
+    }
+    all.sort();
+    all[all.len() / 2].as_secs_f64() * 1e3
+}
+
+/// Counts what is delivered and recorded, and sees when a poll is over.
+struct Counter {
+    delivered: watch::Sender<usize>,
+    committed: watch::Sender<Option<Instant>>,
+}
+
+impl Counter {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { delivered: watch::Sender::new(0), committed: watch::Sender::new(None) })
+    }
+}
+
+impl Observer for Counter {
+    fn see(&self, seen: &Seen<'_>) {
+        match seen {
+            Seen::Attempted { verdict: Verdict::Delivered, .. } => self.delivered.send_modify(|count| *count += 1),
+            Seen::Polled { deliveries, .. } if *deliveries > 0 => {
+                drop(self.committed.send_replace(Some(Instant::now())))
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What else the agent has to tell.
+#[derive(Clone, Copy, Debug)]
+enum Beside {
+    Nothing,
+    /// A receiver that nobody hears, with a hundred thousand deliveries pending.
+    Dead,
+}
+
+/// An agent that tells this far end, after ten thousand jobs took ten steps each.
+async fn set_up(far_end: &FarEnd, beside: Beside) -> (Stage, Arc<Counter>) {
+    let table = |name: &str, url: String| {
+        format!(
+            "[receiver.{name}]\nkind = \"webhook\"\nurl = \"{url}\"\nallow_targets = [\"127.0.0.1\"]\nrate = \"unlimited\"\nconcurrency = 32\n"
+        )
+    };
+    let mut receivers = table("web", format!("http://{}/", far_end.address));
+    // Nobody listens there.
+    receivers += &table("dead", "http://127.0.0.1:9/".into());
+    let notify: &[&str] = match beside {
+        Beside::Nothing => &["web"],
+        Beside::Dead => &["web", "dead"],
+    };
+    let counter = Counter::new();
+    let stage = stage(notify, &receivers, Arc::<Counter>::clone(&counter)).await;
+    stage.agent.once().await;
+    for flip in 0..FLIPS {
+        stage.swr.set_jobs(all(flip));
+        stage.agent.once().await;
+    }
+    (stage, counter)
+}
+
+/// Every job after so many steps.
+fn all(steps: usize) -> Vec<Job> {
+    (0..MANY).map(|n| job(n, status(steps), steps)).collect()
+}
+
+fn status(steps: usize) -> Status {
+    if steps % 2 == 0 { Status::Running } else { Status::Failed }
+}
+
+/// All jobs take a step: how long the poll takes that sees it, and the rate of webhooks that are delivered and recorded,
+/// from the end of the commit on.
+async fn storm(stage: &Stage, counter: &Counter, steps: usize) -> (Duration, f64) {
+    let mut committed = counter.committed.subscribe();
+    committed.mark_unchanged();
+    let before = *counter.delivered.borrow();
+    stage.swr.set_jobs(all(steps));
+    let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
+    let start = Instant::now();
+    stage.agent.start(&tasks, &shutdown);
+    committed.changed().await.unwrap();
+    let committed = committed.borrow().unwrap();
+    counter.delivered.subscribe().wait_for(|count| *count >= before + MANY).await.unwrap();
+    let rate = MANY as f64 / committed.elapsed().as_secs_f64();
+    shutdown.request();
+    tasks.finished(Duration::from_secs(30)).await;
+    (committed - start, rate)
+}
+
+/// The median and the worst time from the answer of the listing that shows it to a webhook's arrival.
+async fn single(stage: &Stage, far_end: &FarEnd) -> String {
+    let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
+    stage.agent.start(&tasks, &shutdown);
+    let mut arrived = far_end.arrived.clone();
+    let (mut times, mut jobs) = (Vec::new(), all(FLIPS - 1));
+    // The first listing is read whole.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for n in 0..SINGLE {
+        tokio::time::sleep(Duration::from_millis(130)).await;
+        let taken = far_end.taken.load(Ordering::Relaxed);
+        arrived.mark_unchanged();
+        jobs[0] = job(0, status(FLIPS + n), FLIPS + n);
+        stage.swr.set_jobs(jobs.clone());
+        arrived.changed().await.unwrap();
+        let arrival = arrived.borrow().unwrap();
+        let answered = stage.answered.lock().unwrap().unwrap();
+        assert_eq!(far_end.taken.load(Ordering::Relaxed), taken + 1);
+        times.push(arrival.saturating_duration_since(answered).as_secs_f64() * 1e3);
+    }
+    shutdown.request();
+    tasks.finished(Duration::from_secs(30)).await;
+    times.sort_by(f64::total_cmp);
+    format!(
+        "{:.2} ms from the listing's answer to the webhook in the median, {:.2} ms at most",
+        times[times.len() / 2],
+        times.last().unwrap()
+    )
+}

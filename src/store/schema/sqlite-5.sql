@@ -1,0 +1,6 @@
+-- jobwatch state, version 5.
+
+-- Whether something is held about a job is asked for each job that is to be told of.
+CREATE INDEX held_lane ON held (receiver, source, subject, due_at, created_at);
+-- Most deliveries that end have nobody waiting for them.
+CREATE INDEX delivery_parked ON delivery (receiver) WHERE state = 'pending' AND parked;
