@@ -90,6 +90,7 @@ impl Pool {
             body_max: BODY_BYTES_MAX,
             // Where it connects is the operator's own word.
             egress: Egress::anywhere(),
+            proxy: None,
             ca: ca.map(<[u8]>::to_vec),
             gzip: true,
             http2: true,

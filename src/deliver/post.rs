@@ -172,6 +172,7 @@ pub(super) fn knock(
         timeout: common.timeout,
         body_max: ANSWER_MAX,
         egress: common.egress.clone(),
+        proxy: None,
         ca: common.ca.clone(),
         gzip: false,
         http2: false,
@@ -296,7 +297,7 @@ fn hidden(url: &Url, headers: &HeaderMap, secrets: &[&SecretString]) -> Vec<Stri
 fn judge(medium: &impl Medium, answer: Result<Answer, Error>, now: Timestamp, hidden: &[String]) -> Outcome {
     let answer = match answer {
         Ok(answer) => answer,
-        Err(error @ Error::Forbidden(_)) => return Outcome::Refused { why: error.to_string() },
+        Err(error @ (Error::Forbidden(_) | Error::Unwelcome(_))) => return Outcome::Refused { why: error.to_string() },
         Err(error @ (Error::Timeout | Error::Overlong(_) | Error::Broken(_))) => {
             return Outcome::Unreachable { why: error.to_string(), retry_after: None };
         }
