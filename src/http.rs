@@ -1,6 +1,8 @@
 //! One HTTP client for every edge: bounded in time and bytes, no redirects, no proxy from the environment, and no
 //! connection to an address that the operator did not mean.
 
+mod proxy;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +10,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use ipnet::IpNet;
+pub use proxy::{Proxy, is_loopback};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 pub use reqwest::{Method, Url};
@@ -23,6 +26,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const IDLE_MAX: usize = 32;
 /// More addresses of one name than this are not tried.
 const ADDRESSES_MAX: usize = 16;
+/// How long this machine may take to say what a name is that a proxy resolves: it need not know.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes ring the process's TLS provider. Every maker of a TLS client calls it; only the first call does something.
 pub fn use_ring() {
@@ -42,7 +47,9 @@ pub struct Options {
     pub body_max: usize,
     /// Where connections may go.
     pub egress: Egress,
-    /// Certificates (PEM) to trust instead of the system's.
+    /// What all requests go through.
+    pub proxy: Option<Proxy>,
+    /// Certificates (PEM) to trust instead of the system's; a proxy's that is spoken to over TLS too.
     pub ca: Option<Vec<u8>>,
     /// Whether compressed answers are asked for.
     pub gzip: bool,
@@ -56,6 +63,9 @@ pub struct Client {
     inner: reqwest::Client,
     body_max: usize,
     egress: Arc<Egress>,
+    proxy: Option<Arc<Proxy>>,
+    /// How long names are looked up that the proxy resolves.
+    lookup: Duration,
 }
 
 /// An answer, read whole.
@@ -96,6 +106,9 @@ pub enum Error {
     /// The address is not one the operator allowed.
     #[error("{0} is a loopback, private or otherwise special address: list it in `allow_targets` if it is meant")]
     Forbidden(String),
+    /// The proxy wants to know who asks, and somebody has to tell it.
+    #[error("{0}")]
+    Unwelcome(String),
     /// The time is up.
     #[error("no answer in time")]
     Timeout,
@@ -115,16 +128,26 @@ impl Client {
     pub fn new(options: Options) -> Result<Self, Error> {
         use_ring();
         let egress = Arc::new(options.egress);
+        // The proxy is where the operator says; what it is asked for is judged before.
+        let dialled = if options.proxy.is_some() { Arc::new(Egress::anywhere()) } else { Arc::clone(&egress) };
+        let lookup = match options.proxy.is_some() && !egress.anywhere {
+            true => LOOKUP_TIMEOUT.min(options.timeout / 4),
+            false => Duration::ZERO,
+        };
+        let timeout = options.timeout.saturating_sub(lookup);
         let mut builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .redirect(Policy::none())
             .no_proxy()
-            .timeout(options.timeout)
-            .connect_timeout(CONNECT_TIMEOUT.min(options.timeout))
+            .timeout(timeout)
+            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_MAX)
             .gzip(options.gzip)
-            .dns_resolver(Arc::new(Resolver(Arc::clone(&egress))));
+            .dns_resolver(Arc::new(Resolver(dialled)));
+        if let Some(proxy) = &options.proxy {
+            builder = builder.proxy(proxy.rule().map_err(|error| broken(&error))?);
+        }
         if options.http2 {
             // A connection that died unnoticed is found out before the request's own timeout.
             builder =
@@ -137,7 +160,18 @@ impl Client {
             builder = builder.tls_certs_only(certificates);
         }
         let inner = builder.build().map_err(|error| broken(&error))?;
-        Ok(Self { inner, body_max: options.body_max, egress })
+        Ok(Self { inner, body_max: options.body_max, egress, proxy: options.proxy.map(Arc::new), lookup })
+    }
+
+    /// What all requests go through.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_deref()
+    }
+
+    /// Takes what is secret about the proxy out of a text that came through it.
+    pub fn redact(&self, text: &str) -> String {
+        let secrets = self.proxy().into_iter().flat_map(Proxy::secrets);
+        secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "[redacted]"))
     }
 
     /// A request to be filled in and handed to [`Client::send`].
@@ -152,7 +186,15 @@ impl Client {
     pub async fn send(&self, request: reqwest::RequestBuilder, overlong: Overlong) -> Result<Answer, Error> {
         let request = request.build().map_err(|error| broken(&error))?;
         self.egress.check_url(request.url())?;
-        let mut response = self.inner.execute(request).await.map_err(|error| sort(&error))?;
+        if self.proxy.is_some() {
+            self.egress.check_name(request.url(), self.lookup).await?;
+        }
+        // In the clear the proxy itself answers; what comes out of a tunnel is the target's.
+        let direct = self.proxy().filter(|_| request.url().scheme() == "http");
+        let mut response = self.inner.execute(request).await.map_err(|error| self.sort(&error))?;
+        if let Some(proxy) = direct.filter(|_| response.status().as_u16() == 407) {
+            return Err(Error::Unwelcome(proxy.unwelcome()));
+        }
         let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
         let mut body = Vec::new();
         loop {
@@ -169,39 +211,57 @@ impl Client {
                 Ok(None) => break,
                 // What was asked for has been done; the rest of the answer is only for people to read.
                 Err(_) if overlong == Overlong::Cut => break,
-                Err(error) => return Err(sort(&error)),
+                Err(error) => return Err(self.sort(&error)),
             }
         }
         Ok(Answer { status, headers, body })
     }
-}
 
-fn sort(error: &reqwest::Error) -> Error {
-    let mut source: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(cause) = source {
-        if let Some(Forbidden(name)) = cause.downcast_ref() {
+    fn sort(&self, error: &reqwest::Error) -> Error {
+        if let Some(Forbidden(name)) = causes(error).find_map(|cause| cause.downcast_ref()) {
             return Error::Forbidden(name.clone());
         }
-        source = cause.source();
+        match self.proxy() {
+            Some(proxy) => through(proxy, error),
+            None if error.is_timeout() => Error::Timeout,
+            None => broken(error),
+        }
     }
-    if error.is_timeout() { Error::Timeout } else { broken(error) }
+}
+
+/// Why nothing came back through a proxy. The library has no type for what the proxy answers, only words.
+fn through(proxy: &Proxy, error: &reqwest::Error) -> Error {
+    let said = |words: &str| causes(error).any(|cause| cause.to_string() == words);
+    if said("tunnel error: proxy authorization required") {
+        return Error::Unwelcome(proxy.unwelcome());
+    }
+    let why = if said("tunnel error: unsuccessful") {
+        "it makes no connection to the target: it cannot reach it, or does not allow it".to_owned()
+    } else if error.is_timeout() {
+        Error::Timeout.to_string()
+    } else {
+        broken(error).to_string()
+    };
+    Error::Broken(format!("through the proxy {proxy}: {why}"))
+}
+
+/// An error and what caused it, from outside to inside.
+fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&cause| cause.source())
 }
 
 /// The innermost causes say what happened; the outermost of reqwest's says "error sending request for url (…)".
 fn broken(error: &reqwest::Error) -> Error {
-    let mut causes = Vec::new();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !causes.iter().any(|known: &String| known.contains(&text)) {
-            causes.push(text);
+    let mut texts = Vec::new();
+    for text in causes(error).skip(1).map(ToString::to_string) {
+        if !texts.iter().any(|known: &String| known.contains(&text)) {
+            texts.push(text);
         }
-        source = cause.source();
     }
-    if causes.is_empty() {
-        causes.push("the request could not be made".into());
+    if texts.is_empty() {
+        texts.push("the request could not be made".into());
     }
-    Error::Broken(causes.join(": "))
+    Error::Broken(texts.join(": "))
 }
 
 /// Where connections may go.
@@ -233,12 +293,40 @@ impl Egress {
     /// # Errors
     /// [`Error::Forbidden`].
     pub fn check_url(&self, url: &Url) -> Result<(), Error> {
-        let host = url.host_str().unwrap_or_default();
-        match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            Ok(address) if !self.permits(address) => Err(Error::Forbidden(address.to_string())),
-            Ok(_) | Err(_) => Ok(()),
+        match literal(url) {
+            Some(address) if !self.permits(address) => Err(Error::Forbidden(address.to_string())),
+            Some(_) | None => Ok(()),
         }
     }
+
+    /// Judges a URL whose host is a name that a proxy will resolve, by what it is to this machine. That keeps mistakes
+    /// away, not somebody who answers the proxy otherwise: what the proxy connects to is the proxy's to decide. A name that
+    /// nobody knows here, or not within `patience`, passes: behind a proxy that is usual.
+    async fn check_name(&self, url: &Url, patience: Duration) -> Result<(), Error> {
+        let host = url.host_str().unwrap_or_default();
+        if self.anywhere || literal(url).is_some() {
+            return Ok(());
+        }
+        match tokio::time::timeout(patience, tokio::net::lookup_host((host, 0))).await {
+            Ok(Ok(found)) => self.choose(host, found).map(drop).map_err(|Forbidden(name)| Error::Forbidden(name)),
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Of a name's addresses, those that are allowed.
+    fn choose(&self, name: &str, found: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Forbidden> {
+        let found: Vec<SocketAddr> = found.collect();
+        let allowed: Vec<_> = found.iter().copied().filter(|at| self.permits(at.ip())).take(ADDRESSES_MAX).collect();
+        match found.first() {
+            Some(first) if allowed.is_empty() => Err(Forbidden(format!("{name} ({})", first.ip()))),
+            Some(_) | None => Ok(allowed),
+        }
+    }
+}
+
+/// The host, if it is an address.
+fn literal(url: &Url) -> Option<IpAddr> {
+    url.host_str()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// Networks that are no place on the public internet: IANA's special-purpose registries, IPv4 and IPv6, plus multicast.
@@ -296,12 +384,8 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let egress = Arc::clone(&self.0);
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let allowed: Vec<_> =
-                found.iter().copied().filter(|at| egress.permits(at.ip())).take(ADDRESSES_MAX).collect();
-            if allowed.is_empty() && !found.is_empty() {
-                return Err(Forbidden(format!("{} ({})", name.as_str(), found[0].ip())).into());
-            }
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed = egress.choose(name.as_str(), found)?;
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
@@ -309,6 +393,8 @@ impl Resolve for Resolver {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::{Egress, Url};
 
     #[test]
@@ -342,6 +428,19 @@ mod tests {
             let url = Url::parse(&format!("https://{host}/hook")).unwrap();
             assert!(egress.check_url(&url).is_ok(), "{host} is public");
         }
+    }
+
+    #[test]
+    fn of_a_names_addresses_those_are_chosen_that_are_allowed_and_a_name_without_any_is_refused() {
+        let egress = Egress::public(vec!["10.1.0.0/16".parse().unwrap()]);
+        let choose = |all: &[&str]| {
+            let found = all.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0));
+            egress.choose("name", found).map(|chosen| chosen.iter().map(|at| at.ip().to_string()).collect::<Vec<_>>())
+        };
+        let chosen = choose(&["64:ff9b::5db8:d822", "93.184.216.34", "10.2.0.1", "10.1.2.3"]).unwrap();
+        assert_eq!(chosen, ["93.184.216.34", "10.1.2.3"]);
+        assert_eq!(choose(&["10.2.0.1", "::1"]).unwrap_err().0, "name (10.2.0.1)");
+        assert_eq!(choose(&[]).unwrap(), [] as [&str; 0]);
     }
 
     #[test]

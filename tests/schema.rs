@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use boon::{Compiler, Schemas};
 use jobwatch::config::{self, Purpose};
-use jobwatch::deliver;
+use jobwatch::deliver::{self, Carrier};
 use jobwatch::document::{Asked, File, Notes, Report, schema::print};
 use jobwatch::rules::{self, Surroundings};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 const PLACE: &str = "https://jobwatch.test/schema";
 /// What a schema cannot know: other tables, the machine, the inside of texts.
 const BEYOND: &[&str] =
-    &["ca-file", "network", "parameters", "pattern", "secret", "token", "unknown-receiver", "url", "zone"];
+    &["ca-file", "network", "parameters", "pattern", "proxy", "secret", "token", "unknown-receiver", "url", "zone"];
 
 /// Every key of a rule file, every form, every operator.
 const RULES: &[&str] = &[
@@ -121,6 +121,7 @@ project_id = "p1"
 poll_every = "30s"
 timeout = "40s"
 ca_file = "ca.pem"
+proxy = { file = "proxy" }
 gone_after = 3
 baseline = { notify_if_updated_within = "15m" }
 strategy = "auto"
@@ -290,6 +291,7 @@ project_id = "p1"
 poll_every = "30s"
 timeout = "40s"
 ca_file = "ca.pem"
+proxy = "http://127.0.0.1:3128"
 gone_after = 3
 baseline = { notify_if_updated_within = "15m" }
 strategy = "auto"
@@ -309,7 +311,13 @@ baseline = "quiet"
 fn configurations() -> Vec<String> {
     const COMMON: &str = "timeout = \"15s\"\nretry = { first = \"5s\", max = \"1h\", give_up_after = \"3d\", escalate_after = \"3m\" }\n\
         fallback = \"other\"\nallow_targets = [\"127.0.0.0/8\"]\nca_file = \"ca.pem\"\nrate = \"10/m\"\nconcurrency = 2\n";
-    let one = |kind: &deliver::Kind| format!("[receiver.{0}]\nkind = \"{0}\"\n{COMMON}{1}", kind.name, kind.example);
+    let one = |kind: &deliver::Kind| {
+        let proxy = match kind.carrier {
+            Carrier::Http => "proxy = \"http://127.0.0.1:3128\"\n",
+            Carrier::Own => "",
+        };
+        format!("[receiver.{0}]\nkind = \"{0}\"\n{COMMON}{proxy}{1}", kind.name, kind.example)
+    };
     let every: String = deliver::KINDS.iter().map(one).collect();
     let source = "[[source]]\nname = \"a\"\nkind = \"swr\"\nendpoint = \"http://127.0.0.1:1\"\nproject_id = \"p1\"\n\
         ca_file = \"ca.pem\"\ncredentials = { kind = \"token\", token = { file = \"secret\" } }\n";
@@ -481,6 +489,7 @@ const WRONG_CONFIG: &[(&str, &str, &str)] = &[
     ("to = \"oncall@example.org\"", "to = []", "missing-key"),
     ("to = \"oncall@example.org\"", "to = \"oncall@example.org\"\nuser = \"u\"", "credentials"),
     ("to = \"oncall@example.org\"", "to = \"oncall@example.org\"\nauth = \"plain\"", "missing-key"),
+    ("to = \"oncall@example.org\"", "to = \"oncall@example.org\"\nproxy = \"http://h:1\"", "proxy"),
     ("reload = \"watch\"", "reload = \"always\"", "unknown-word"),
     ("listen = \"127.0.0.1:9477\"", "listen = \"9477\"", "listen"),
     ("mode = \"approve\"", "mode = \"ask\"", "unknown-word"),
@@ -540,6 +549,7 @@ impl Home {
             ("ca.pem", certificate.as_str()),
             ("secret", "s"),
             ("url", "https://example.org/x"),
+            ("proxy", "https://u:p@proxy.example.org:3128"),
             ("key", key),
             ("instance.json", INSTANCE),
         ] {

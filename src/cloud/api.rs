@@ -13,9 +13,9 @@ use super::error::{ApiError, unreached};
 use super::guard::{JUDGED_AFTER, Pass, REST, Resting};
 use super::host::Host;
 use super::sign::{self, DATE};
-use super::{Pool, authority};
+use super::{Pool, Route, authority};
 use crate::clock::Clock;
-use crate::http::{Answer, Client, Error, Method, Overlong, Url};
+use crate::http::{Answer, Client, Error, Method, Overlong, Proxy, Url};
 use crate::model::listing::{Fault, FaultKind};
 use crate::model::time::{Timestamp, span};
 
@@ -77,7 +77,7 @@ impl Api {
     /// Speaks to the service at `base`. `sts` is where refusals are explained, with its region.
     pub(crate) fn new(
         pool: &Pool,
-        client_of: (Duration, Option<&[u8]>),
+        route: Route<'_>,
         credential: Arc<Credential>,
         base: &Url,
         project: &str,
@@ -85,7 +85,7 @@ impl Api {
     ) -> Result<Self, Error> {
         let sts = sts.map(|(url, region)| Sts { host: pool.host(&url), url, region, known: Mutex::default() });
         Ok(Self {
-            client: pool.client(client_of.0, client_of.1)?,
+            client: pool.client(route)?,
             credential,
             host: pool.host(base),
             clock: pool.clock.clone(),
@@ -97,6 +97,16 @@ impl Api {
     /// Who asks.
     pub fn credential(&self) -> &Credential {
         &self.credential
+    }
+
+    /// What requests go through.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.client.proxy()
+    }
+
+    /// Takes every trace of what is secret out of a text that came from elsewhere.
+    fn redact(&self, text: &str) -> String {
+        self.client.redact(&self.credential.redact(text))
     }
 
     /// What the operator should know although requests are answered.
@@ -152,7 +162,7 @@ impl Api {
                 continue;
             }
             if self.credential.signs() {
-                self.credential.guard.refused(now, &self.credential.redact(&error.line(&answer)));
+                self.credential.guard.refused(now, &self.redact(&error.line(&answer)));
             }
             return Ok(answer);
         }
@@ -249,7 +259,7 @@ impl Api {
     pub async fn fault(&self, answer: &Answer, permission: &str) -> Fault {
         let error = ApiError::read(answer);
         let mut fault = error.fault(answer);
-        fault.text = self.credential.redact(&fault.text);
+        fault.text = self.redact(&fault.text);
         if answer.status == 401 && self.credential.signs() {
             let label = self.credential.label();
             fault.text +=
@@ -297,15 +307,15 @@ impl Api {
         let answer: Value = serde_json::from_slice(&answer.body).ok()?;
         let message: Value = serde_json::from_str(answer.get("decoded_message")?.as_str()?).ok()?;
         let words = super::error::plain_words(&message);
-        (!words.is_empty()).then(|| self.credential.redact(&words))
+        (!words.is_empty()).then(|| self.redact(&words))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Api, Arc, Call, Clock, Duration, Pool, Timestamp, Url};
-    use crate::cloud::Limits;
     use crate::cloud::credential::{Credential, Surroundings};
+    use crate::cloud::{Limits, Route};
     use crate::config;
     use crate::simulator::{Scenario, Swr, serve};
 
@@ -340,10 +350,10 @@ mod tests {
 
     fn api(pool: &Pool, base: &Url, credentials: &str) -> Api {
         let text = format!("credentials = {}", credentials.replace("$BASE", base.as_str()));
-        let timeout = Duration::from_secs(5);
-        let around = Surroundings { pool, region: None, project: "p1", timeout, ca: None };
+        let route = Route { timeout: Duration::from_secs(5), ca: None, proxy: None };
+        let around = Surroundings { pool, region: None, project: "p1", route };
         let credential = config::with_table(&text, |table, secrets| Credential::read(table, secrets, &around));
-        Api::new(pool, (timeout, None), credential.unwrap(), base, "p1", None).unwrap()
+        Api::new(pool, route, credential.unwrap(), base, "p1", None).unwrap()
     }
 
     impl World {

@@ -14,11 +14,11 @@ use super::guard::Guard;
 use super::iam::Iam;
 use super::metadata::{self, Machine, Metadata};
 use super::sign::AccessKey;
-use super::{Pool, fingerprint, region};
+use super::{Pool, Route, fingerprint, region};
 use crate::clock::Clock;
 use crate::document::schema::{about, secret, shaped, string, table};
 use crate::document::{Item, Kept, Secrets, Table, suggest};
-use crate::http::Url;
+use crate::http::{Proxy, Url};
 use crate::model::listing::Fault;
 use crate::model::time::Timestamp;
 
@@ -250,10 +250,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) region: Option<&'a str>,
     /// The project a token is asked for.
     pub(crate) project: &'a str,
-    /// The longest a request may take.
-    pub(crate) timeout: Duration,
-    /// Certificates to trust.
-    pub(crate) ca: Option<&'a [u8]>,
+    /// How the source's requests get there; those for a token go the same way.
+    pub(crate) route: Route<'a>,
 }
 
 impl Credential {
@@ -407,7 +405,8 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let url = region::endpoint(&text).map_err(|why| {
+        let around = self.around;
+        let url = region::endpoint(&text, around.route.proxy).map_err(|why| {
             self.table.error(
                 "endpoint",
                 span,
@@ -417,11 +416,13 @@ impl Reader<'_> {
         });
         let url = url.ok()?.join("v3/auth/tokens").ok()?;
         let (user, domain, password) = (user?.value, domain?.value, password?);
-        let around = self.around;
-        let client = around.pool.client(around.timeout, around.ca).ok()?;
-        let key =
-            fingerprint(&["password", url.as_str(), &user, &domain, around.project, password.value.expose_secret()]);
-        let guard = around.pool.guard(&key);
+        let client = around.pool.client(around.route).ok()?;
+        let parts = ["password", url.as_str(), &user, &domain, around.project, password.value.expose_secret()];
+        let guard = around.pool.guard(&fingerprint(&parts));
+        // Whose proxy is away must not depend on another one's.
+        let through = around.route.proxy.map(Proxy::identity);
+        let through = through.as_ref().map(|proxy| proxy.expose_secret());
+        let key = fingerprint(&parts.into_iter().chain(through).collect::<Vec<_>>());
         let label = format!("a token for the IAM user {user} of {domain}");
         let iam = Iam { client, url, user, domain, password: Mutex::new(password), project: around.project.to_owned() };
         Some(around.pool.credential(key, |id| Credential::new(id, label, Origin::Password(iam), guard)))
@@ -429,7 +430,9 @@ impl Reader<'_> {
 
     fn metadata(&self, label: &str) -> Option<Arc<Credential>> {
         let pool = self.around.pool;
-        let client = pool.client(metadata::TIMEOUT, None).ok()?;
+        // It answers on the machine itself, and no proxy may be shown the key.
+        let route = Route { timeout: metadata::TIMEOUT, ca: None, proxy: None };
+        let client = pool.client(route).ok()?;
         let endpoint = self.table.string("endpoint");
         let pod = self.secrets.variable("HC_CONTAINER_CREDENTIALS_FULL_URI");
         let (origin, key, label) = if let (Some(uri), None) = (&pod, &endpoint) {

@@ -233,6 +233,7 @@ pub(super) fn unreached(who: &str, error: &crate::http::Error) -> Fault {
     use crate::http::Error;
     let kind = match error {
         Error::Overlong(_) => FaultKind::Malformed,
+        Error::Unwelcome(_) => FaultKind::Misdirected,
         Error::Timeout | Error::Broken(_) | Error::Forbidden(_) => FaultKind::Unavailable,
     };
     Fault { kind, text: format!("{who}: {error}"), retry_after: None }

@@ -54,7 +54,7 @@ impl Iam {
         let answer = answer.map_err(|error| unreached(&format!("IAM at {}", super::authority(&self.url)), &error))?;
         if answer.status != 201 {
             let error = ApiError::read(&answer);
-            let text = error.line(&answer).replace(password.expose_secret(), "[redacted]");
+            let text = self.client.redact(&error.line(&answer).replace(password.expose_secret(), "[redacted]"));
             let (kind, rest, hint) = match answer.status {
                 401 => (
                     FaultKind::Unauthorized,

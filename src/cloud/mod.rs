@@ -19,13 +19,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 
 pub use api::{Api, Call, Project};
 pub use credential::Credential;
 
 use crate::clock::Clock;
-use crate::http::{Client, Egress, Error, Options, Url};
+use crate::http::{Client, Egress, Error, Options, Proxy, Url};
 use guard::Guard;
 use host::{Budget, Host};
 
@@ -45,6 +46,17 @@ impl Default for Limits {
     fn default() -> Self {
         Self { per_second: 400, per_host: 200 }
     }
+}
+
+/// How requests get there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Route<'a> {
+    /// The longest a request may take.
+    pub(crate) timeout: Duration,
+    /// Certificates to trust.
+    pub(crate) ca: Option<&'a [u8]>,
+    /// What they go through.
+    pub(crate) proxy: Option<&'a Proxy>,
 }
 
 /// What the sources of one process share.
@@ -78,9 +90,12 @@ impl Pool {
         }
     }
 
-    /// A client for these certificates and this timeout; the same one for the same.
-    fn client(&self, timeout: Duration, ca: Option<&[u8]>) -> Result<Client, Error> {
-        let key = fingerprint(&[&timeout.as_millis().to_string(), &String::from_utf8_lossy(ca.unwrap_or_default())]);
+    /// A client for this route; the same one for the same.
+    fn client(&self, route: Route<'_>) -> Result<Client, Error> {
+        let Route { timeout, ca, proxy } = route;
+        let through = proxy.map(Proxy::identity).unwrap_or_default();
+        let ca_text = String::from_utf8_lossy(ca.unwrap_or_default());
+        let key = fingerprint(&[&timeout.as_millis().to_string(), &ca_text, through.expose_secret()]);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
@@ -90,6 +105,7 @@ impl Pool {
             body_max: BODY_BYTES_MAX,
             // Where it connects is the operator's own word.
             egress: Egress::anywhere(),
+            proxy: proxy.cloned(),
             ca: ca.map(<[u8]>::to_vec),
             gzip: true,
             http2: true,

@@ -1,6 +1,6 @@
 //! Where the services answer, by region.
 
-use crate::http::Url;
+use crate::http::{Proxy, Url, is_loopback};
 
 /// The regions of the official SDKs' table for SWR. Being listed does not prove that Enterprise Edition is sold there.
 pub const REGIONS: &[&str] = &[
@@ -95,14 +95,14 @@ pub fn sts(region: &str) -> String {
 ///
 /// # Errors
 /// Says why credentials must not be sent there.
-pub fn endpoint(text: &str) -> Result<Url, String> {
+pub fn endpoint(text: &str, proxy: Option<&Proxy>) -> Result<Url, String> {
     let url = Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|error| error.to_string())?;
-    let host = url.host_str().unwrap_or_default();
-    let loopback = host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    if let Some(proxy) = proxy {
+        proxy.carries(&url)?;
+    }
     match url.scheme() {
         "https" => Ok(url),
-        "http" if loopback => Ok(url),
+        "http" if is_loopback(&url) => Ok(url),
         "http" => Err("http is accepted for loopback addresses only: credentials would travel in clear".into()),
         other => Err(format!("{other} is not https")),
     }

@@ -21,10 +21,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::agent::{FollowUpSetup, Mode, ReceiverSetup, SourceSetup, Strategy};
 use crate::clock::Clock;
 use crate::cloud::{Limits, Pool};
-use crate::deliver::{self, act};
+use crate::deliver::{self, Carrier, act};
 use crate::diff::Policy;
 use crate::document::{File, Item, Level, Notes, Problem, Report, Table, Value, parse, suggest};
-use crate::http::Egress;
+use crate::http::{Egress, Proxy};
 use crate::model::name::{FollowUpName, ReceiverName, SourceName};
 use crate::plan::{Disagreement, Guard, Permit, Rate, SelfWatch, rehearse};
 use crate::retry::Schedule;
@@ -478,6 +478,7 @@ impl Reader {
         let poll_every = table.duration("poll_every", Duration::from_millis(100)..DAY).unwrap_or(30 * SECOND);
         let timeout = table.duration("timeout", SECOND..600 * SECOND).unwrap_or(40 * SECOND);
         let ca = self.ca(&table);
+        let proxy = proxy(&table, vault);
         let gone_after = table.integer("gone_after", 1..101).and_then(|n| u8::try_from(n).ok());
         let baseline_within = baseline(&table);
         let mode =
@@ -488,10 +489,12 @@ impl Reader {
             name: SourceName::from(name.as_ref().map_or("unnamed", |name| name.value.as_str())),
             timeout,
             ca,
+            proxy: proxy.clone().flatten(),
             pool: &self.pool,
             secrets: vault,
         };
-        let made = (kind.read)(&table, &common);
+        // A proxy that cannot be read is not left out: nothing is asked past it.
+        let made = (kind.read)(&table, &common).filter(|_| proxy.is_some());
         asked.extend(table.asked());
         table.finish();
         let defaults = Policy::default();
@@ -548,16 +551,21 @@ impl Reader {
             }
             some_of(&table, vec![item], known).pop()
         });
+        let proxy = match kind.carrier {
+            Carrier::Http => proxy(&table, vault),
+            Carrier::Own => no_proxy(&table, kind.name),
+        };
         let common = deliver::Common {
             name: name.clone(),
             timeout,
             egress: egress(&table),
             ca: self.ca(&table),
+            proxy: proxy.clone().flatten(),
             base: &self.base,
             pool: &self.pool,
             secrets: vault,
         };
-        let made = (kind.read)(&table, &common);
+        let made = (kind.read)(&table, &common).filter(|_| proxy.is_some());
         let rate = rate(&table, kind.per_minute);
         let concurrency = table.integer("concurrency", 1..65).and_then(|n| usize::try_from(n).ok());
         table.finish();
@@ -781,6 +789,29 @@ fn limit(table: &Table<'_>) -> Rate {
         table.error("limit", text.span, format!("`{}` is no limit", text.value), "limit = \"2/h\" (or /m, /d)");
         LIMIT
     })
+}
+
+/// `proxy`: nothing in it is none, where the defaults name one. `None` when it cannot be read; the table has been told.
+fn proxy(table: &Table<'_>, vault: &Vault) -> Option<Option<Proxy>> {
+    let Some(value) = table.value("proxy") else { return Some(None) };
+    let plain = value.is_string().then(|| value.string()).flatten();
+    let (text, code) = match plain {
+        Some(text) if text.value.is_empty() => return Some(None),
+        // Without a user it is no secret.
+        Some(text) if !text.value.contains('@') => (SecretString::from(text.value), "proxy"),
+        Some(_) | None => (value.secret(vault)?.value, "secret"),
+    };
+    let read = Proxy::read(text.expose_secret()).map_err(|(message, help)| value.error(code, message, help));
+    read.ok().map(Some)
+}
+
+/// A kind that has no use for `proxy`.
+fn no_proxy(table: &Table<'_>, kind: &str) -> Option<Option<Proxy>> {
+    if let Some(value) = table.misplaced("proxy") {
+        let help = "remove it: only what is sent in HTTP requests goes through a proxy";
+        value.error("proxy", format!("`{kind}` knows no proxy"), help);
+    }
+    Some(None)
 }
 
 fn egress(table: &Table<'_>) -> Egress {

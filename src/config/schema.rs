@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::cloud::Credential;
-use crate::deliver::{self, act};
+use crate::deliver::{self, Carrier, act};
 use crate::document::schema::{
     about, any_of, document, duration, flag, integer, list, named, secret, secrets, shaped, string, strings, table,
     word,
@@ -109,7 +109,8 @@ fn receiver(kind: &deliver::Kind) -> Value {
     let required = needs.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let required: Vec<&str> = std::iter::once("kind").chain(required).collect();
     let first = [kind_of(kind.name, kind.about)].map(owned);
-    let all = first.into_iter().chain(own).chain(common_of_receivers().map(owned));
+    let proxy = (kind.carrier == Carrier::Http).then(|| owned(proxy()));
+    let all = first.into_iter().chain(own).chain(common_of_receivers().map(owned)).chain(proxy);
     let mut receiver = table(kind.about, &required, all);
     for (word, demand) in needs.iter().filter(|(word, _)| *word != "required") {
         receiver[word] = demand.clone();
@@ -166,7 +167,12 @@ fn kind_of(name: &str, words: &str) -> (&'static str, Value) {
     ("kind", about(words, json!({ "const": name })))
 }
 
-fn common_of_sources() -> [(&'static str, Value); 8] {
+fn proxy() -> (&'static str, Value) {
+    let words = "The HTTP proxy that requests go through: http://host:port. With a user and a password it is a secret.";
+    ("proxy", secret(words))
+}
+
+fn common_of_sources() -> [(&'static str, Value); 9] {
     let quiet = word("What stands in the first listing is recorded and not told.", ["quiet"]);
     let within = table(
         "What stands in the first listing is told if it is recent.",
@@ -177,6 +183,7 @@ fn common_of_sources() -> [(&'static str, Value); 8] {
         ("poll_every", duration("How often it is looked at.")),
         ("timeout", duration("The longest one request may take.")),
         ("ca_file", string("Certificates (PEM) to trust instead of the system's.")),
+        proxy(),
         ("gone_after", integer("So many whole listings without a job, and a 404, make it gone.", 1..101)),
         ("baseline", about("What becomes of the first listing.", json!({ "anyOf": [quiet, within] }))),
         (

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::parts::{Parts, is_link};
 use super::post::{Door, Medium, Posting, Wire, knock, receiver_at_each};
-use super::{Common, Kind, Receiver, headers, tame};
+use super::{Carrier, Common, Kind, Receiver, headers, tame};
 use crate::document::Table;
 use crate::document::schema::{duration, one_or_many, table};
 use crate::model::delivery::Owed;
@@ -24,6 +24,7 @@ use crate::model::time::Timestamp;
 pub(super) const KIND: Kind = Kind {
     name: "alertmanager",
     about: "alerts of a Prometheus Alertmanager: fires and resolves them",
+    carrier: Carrier::Http,
     concurrency: 2,
     text_max: 1 << 20,
     per_minute: 10,

@@ -14,7 +14,7 @@ use sha2::Sha256;
 
 use super::parts::{Parts, Unit, backslashed, fitted, linked};
 use super::post::{Meaning, Medium, Posting, Reply, door, receiver, signing_key};
-use super::{Common, Kind, Receiver};
+use super::{Carrier, Common, Kind, Receiver};
 use crate::document::Table;
 use crate::document::schema::{secret, table};
 use crate::http::Url;
@@ -23,6 +23,7 @@ use crate::model::delivery::Owed;
 pub(super) const KIND: Kind = Kind {
     name: "dingtalk",
     about: "a custom robot of a DingTalk group",
+    carrier: Carrier::Http,
     concurrency: 1,
     text_max: 15_000,
     per_minute: 10,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::parts::{Parts, Tone, Unit, backslashed, fitted};
 use super::post::{Meaning, Medium, Posting, Reply, door, receiver};
-use super::{Common, Kind, Receiver};
+use super::{Carrier, Common, Kind, Receiver};
 use crate::document::Table;
 use crate::document::schema::{secret, table};
 use crate::model::delivery::Owed;
@@ -18,6 +18,7 @@ use crate::model::delivery::Owed;
 pub(super) const KIND: Kind = Kind {
     name: "discord",
     about: "a webhook of a Discord channel",
+    carrier: Carrier::Http,
     concurrency: 1,
     text_max: DESCRIPTION_MAX - 96,
     per_minute: 10,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::parts::Parts;
 use super::post::{Meaning, Medium, Posting, Reply, Wire, knock, receiver};
 use super::webhook::cloud_event;
-use super::{Common, Kind, Receiver};
+use super::{Carrier, Common, Kind, Receiver};
 use crate::document::Table;
 use crate::document::schema::{secret, shaped, string, table};
 use crate::model::delivery::Owed;
@@ -21,6 +21,7 @@ use crate::model::delivery::Owed;
 pub(super) const KIND: Kind = Kind {
     name: "github",
     about: "a repository_dispatch of GitHub: starts workflows",
+    carrier: Carrier::Http,
     concurrency: 1,
     // In JSON, some of it takes twice the room.
     text_max: BODY_MAX / 3,

@@ -15,7 +15,7 @@ use lettre::message::Mailbox;
 use serde_json::Value;
 
 use super::email::message::Letter;
-use super::{Common, Kind, Receiver, Sent};
+use super::{Carrier, Common, Kind, Receiver, Sent};
 use crate::document::Table;
 use crate::document::schema::{shaped, table};
 use crate::model::delivery::{Claimed, Outcome, Owed};
@@ -24,6 +24,7 @@ use crate::model::time::Timestamp;
 pub(super) const KIND: Kind = Kind {
     name: "maildir",
     about: "files in a maildir, to try out without a mail server",
+    carrier: Carrier::Own,
     concurrency: 1,
     text_max: 1 << 20,
     per_minute: 10,

@@ -33,7 +33,7 @@ use serde_json::Value;
 
 use crate::cloud::Pool;
 use crate::document::{Secrets, Table};
-use crate::http::Egress;
+use crate::http::{Egress, Proxy};
 use crate::model::delivery::{Claimed, Outcome, Owed};
 use crate::model::name::ReceiverName;
 use crate::model::text::line;
@@ -63,6 +63,8 @@ pub struct Kind {
     pub name: &'static str,
     /// One line for people who choose.
     pub about: &'static str,
+    /// How its messages travel.
+    pub carrier: Carrier,
     /// How many attempts may be under way at once.
     pub concurrency: usize,
     /// As much text as one message has room for, in bytes, escaping and facts aside: a digest that would be longer is parted.
@@ -77,6 +79,15 @@ pub struct Kind {
     pub schema: fn() -> Value,
 }
 
+/// How messages travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// In HTTP requests, which may go through a proxy.
+    Http,
+    /// Otherwise.
+    Own,
+}
+
 /// What every kind may use when it is read.
 pub struct Common<'a> {
     /// The receiver's name.
@@ -87,6 +98,8 @@ pub struct Common<'a> {
     pub egress: Egress,
     /// Certificates (PEM) to trust instead of the system's, if the operator named a file.
     pub ca: Option<Vec<u8>>,
+    /// What requests go through, if the operator named a proxy.
+    pub proxy: Option<Proxy>,
     /// What paths are relative to.
     pub base: &'a Path,
     /// What sources and receivers share in the cloud.

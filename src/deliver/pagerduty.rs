@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::parts::{Parts, Tone};
 use super::post::{Meaning, Medium, Posting, Reply, known_door, receiver};
-use super::{Common, Kind, Receiver};
+use super::{Carrier, Common, Kind, Receiver};
 use crate::document::Table;
 use crate::document::schema::{secret, string, table};
 use crate::model::delivery::Owed;
@@ -19,6 +19,7 @@ use crate::model::text::shorten;
 pub(super) const KIND: Kind = Kind {
     name: "pagerduty",
     about: "the Events API v2 of PagerDuty: triggers and resolves alerts",
+    carrier: Carrier::Http,
     concurrency: 2,
     text_max: 400_000,
     per_minute: 100,

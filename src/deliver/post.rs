@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{Common, Receiver, Sent, headers, tame, worse};
 use crate::document::Table;
-use crate::http::{Answer, Client, Error, Method, Options, Overlong, Url};
+use crate::http::{Answer, Client, Error, Method, Options, Overlong, Proxy, Url, is_loopback};
 use crate::model::delivery::{Claimed, Outcome, Owed};
 use crate::model::name::derive;
 use crate::model::time::Timestamp;
@@ -172,6 +172,7 @@ pub(super) fn knock(
         timeout: common.timeout,
         body_max: ANSWER_MAX,
         egress: common.egress.clone(),
+        proxy: common.proxy.clone(),
         ca: common.ca.clone(),
         gzip: false,
         http2: false,
@@ -190,9 +191,7 @@ fn check(text: &str, common: &Common<'_>, wire: Wire) -> Result<String, (String,
     let url = Url::parse(text.trim())
         .map_err(|error| (format!("`url` is not a URL: {error}"), "https://host/path".to_owned()))?;
     let host = url.host_str().unwrap_or_default().to_owned();
-    let loopback = host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    if url.scheme() != "https" && !(url.scheme() == "http" && (loopback || wire == Wire::Open)) {
+    if url.scheme() != "https" && !(url.scheme() == "http" && (is_loopback(&url) || wire == Wire::Open)) {
         let message = format!("`url` must be https, and is {}", url.scheme());
         return Err((message, "http is accepted for loopback addresses only".into()));
     }
@@ -203,6 +202,10 @@ fn check(text: &str, common: &Common<'_>, wire: Wire) -> Result<String, (String,
         .egress
         .check_url(&url)
         .map_err(|error| (format!("`url`: {error}"), "allow_targets = [\"10.1.0.0/16\"]".into()))?;
+    if let Some(proxy) = &common.proxy {
+        let help = "give another `url`, or no `proxy`: what is on this machine needs none";
+        proxy.carries(&url).map_err(|why| (format!("`url`: {why}"), help.to_owned()))?;
+    }
     Ok(url.port().map_or(host.clone(), |port| format!("{host}:{port}")))
 }
 
@@ -258,7 +261,7 @@ impl<M: Medium> Post<M> {
             return refused(why);
         }
         let Posting { url, headers, body, .. } = posting;
-        let hidden = hidden(&url, &headers, &self.medium.secrets());
+        let hidden = hidden(&url, &headers, &self.medium.secrets(), door.client.proxy());
         let request = door.client.request(Method::POST, url).headers(headers).body(body);
         let answer = door.client.send(request, Overlong::Cut).await;
         judge(&self.medium, answer, now, &hidden)
@@ -278,7 +281,7 @@ fn at(target: &str, outcome: Outcome) -> Outcome {
 }
 
 /// What is not shown of an answer: error pages like to name the path that was asked for. The longest first.
-fn hidden(url: &Url, headers: &HeaderMap, secrets: &[&SecretString]) -> Vec<String> {
+fn hidden(url: &Url, headers: &HeaderMap, secrets: &[&SecretString], proxy: Option<&Proxy>) -> Vec<String> {
     let query = url.query().unwrap_or_default();
     let asked = [format!("{}?{query}", url.path()), url.path().to_owned(), query.to_owned()];
     let values = url.query_pairs().map(|(_, value)| value.into_owned());
@@ -287,6 +290,7 @@ fn hidden(url: &Url, headers: &HeaderMap, secrets: &[&SecretString]) -> Vec<Stri
     let mut hidden: Vec<String> =
         parts.chain(values).filter(|part| part.len() >= PART_MIN).chain(asked).chain(secrets).collect();
     hidden.extend(headers::secrets(headers));
+    hidden.extend(proxy.into_iter().flat_map(Proxy::secrets).map(ToOwned::to_owned));
     // Too short to be a secret, and anywhere in a text.
     hidden.retain(|text| text.len() > 1);
     hidden.sort_by_key(|text| std::cmp::Reverse(text.len()));
@@ -296,7 +300,7 @@ fn hidden(url: &Url, headers: &HeaderMap, secrets: &[&SecretString]) -> Vec<Stri
 fn judge(medium: &impl Medium, answer: Result<Answer, Error>, now: Timestamp, hidden: &[String]) -> Outcome {
     let answer = match answer {
         Ok(answer) => answer,
-        Err(error @ Error::Forbidden(_)) => return Outcome::Refused { why: error.to_string() },
+        Err(error @ (Error::Forbidden(_) | Error::Unwelcome(_))) => return Outcome::Refused { why: error.to_string() },
         Err(error @ (Error::Timeout | Error::Overlong(_) | Error::Broken(_))) => {
             return Outcome::Unreachable { why: error.to_string(), retry_after: None };
         }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::parts::{Parts, Tone, Unit, fitted, packed};
 use super::post::{Meaning, Medium, Reply, door, receiver};
-use super::{Common, Kind, Receiver};
+use super::{Carrier, Common, Kind, Receiver};
 use crate::document::Table;
 use crate::document::schema::{secret, table};
 use crate::model::delivery::Owed;
@@ -17,6 +17,7 @@ use crate::model::text::shorten;
 pub(super) const KIND: Kind = Kind {
     name: "slack",
     about: "an incoming webhook of Slack",
+    carrier: Carrier::Http,
     concurrency: 1,
     text_max: SECTION_MAX / 2 * (SECTIONS_MAX - 6),
     per_minute: 10,

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::parts::Parts;
 use super::post::{RETRY_AFTER_MAX, retry_after};
-use super::{Common, Kind, Receiver, Sent, tame};
+use super::{Carrier, Common, Kind, Receiver, Sent, tame};
 use crate::cloud::credential::Surroundings;
-use crate::cloud::{Api, Call, Credential, region};
+use crate::cloud::{Api, Call, Credential, Route, region};
 use crate::document::schema::{shaped, table};
 use crate::document::{Item, Level, Table, nearest};
 use crate::http::{Answer, Method, Url};
@@ -26,6 +26,7 @@ use crate::model::time::Timestamp;
 pub(super) const KIND: Kind = Kind {
     name: "smn",
     about: "a topic of Huawei Cloud SMN",
+    carrier: Carrier::Http,
     concurrency: 2,
     text_max: 200_000,
     per_minute: 10,
@@ -108,18 +109,18 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Receiver>> {
         Some(endpoint) => (endpoint.value, endpoint.span),
         None => (region::smn(&region), urn.span.clone()),
     };
-    let base = region::endpoint(&text).map_err(|why| {
+    let route = Route { timeout: common.timeout, ca: common.ca.as_deref(), proxy: common.proxy.as_ref() };
+    let base = region::endpoint(&text, route.proxy).map_err(|why| {
         table.error("endpoint", span, format!("the endpoint cannot be used: {why}"), region::smn("ap-southeast-3"));
     });
     let base = base.ok()?;
     let url = base.join(&format!("v2/{project}/notifications/topics/{}/publish", urn.value)).ok()?;
-    let (timeout, ca) = (common.timeout, common.ca.as_deref());
-    let around = Surroundings { pool: common.pool, region: Some(&region), project: &project, timeout, ca };
+    let around = Surroundings { pool: common.pool, region: Some(&region), project: &project, route };
     let credential = Credential::read(table, common.secrets, &around)?;
-    let api = Api::new(common.pool, (timeout, ca), credential, &base, &project, None).map_err(|error| {
+    let api = Api::new(common.pool, route, credential, &base, &project, None).map_err(|error| {
         table.error("tls", table.span(), format!("the certificates cannot be used: {error}"), "check `ca_file`");
     });
-    Some(Arc::new(Smn { api: api.ok()?, url, timeout }))
+    Some(Arc::new(Smn { api: api.ok()?, url, timeout: common.timeout }))
 }
 
 /// New regions appear, so one that is not known is only doubtful.

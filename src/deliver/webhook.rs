@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::post::{Medium, Posting, door, receiver};
 use super::sign::{Key, signature};
-use super::{Common, Kind, Receiver, headers};
+use super::{Carrier, Common, Kind, Receiver, headers};
 use crate::document::Table;
 use crate::document::schema::{about, secret, table, word};
 use crate::model::delivery::Owed;
@@ -17,6 +17,7 @@ use crate::model::delivery::Owed;
 pub(super) const KIND: Kind = Kind {
     name: "webhook",
     about: "an HTTP POST of a CloudEvents body, signed as Standard Webhooks says",
+    carrier: Carrier::Http,
     concurrency: 4,
     text_max: 1 << 20,
     per_minute: 10,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::parts::{Parts, Tone, Unit, fitted, linked};
 use super::post::{Meaning, Medium, Reply, door, receiver};
-use super::{Common, Kind, Receiver};
+use super::{Carrier, Common, Kind, Receiver};
 use crate::document::Table;
 use crate::document::schema::{secret, table};
 use crate::model::delivery::Owed;
@@ -17,6 +17,7 @@ use crate::model::delivery::Owed;
 pub(super) const KIND: Kind = Kind {
     name: "wecom",
     about: "a robot of a WeCom (Enterprise WeChat) group",
+    carrier: Carrier::Http,
     concurrency: 1,
     text_max: 2_800,
     per_minute: 10,

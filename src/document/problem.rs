@@ -106,7 +106,12 @@ impl Report {
 
     /// The report as rustc would print it: the line, a caret, the mend.
     pub fn render(&self, renderer: &Renderer) -> String {
-        self.sorted().iter().map(|(file, problem)| render(file, problem, renderer) + "\n\n").collect()
+        let one = |(file, problem): &&(Arc<File>, Problem)| {
+            let of_file = self.entries.iter().filter(|(other, _)| Arc::ptr_eq(file, other));
+            let text = veiled(&file.text, of_file.map(|(_, problem)| problem));
+            render(&file.path, &text, problem, renderer) + "\n\n"
+        };
+        self.sorted().iter().map(one).collect()
     }
 
     /// One line a problem, for logs: `rules/a.toml:3:7: error: …`.
@@ -144,19 +149,33 @@ fn line(file: &File, problem: &Problem) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }
 
-fn render(file: &File, problem: &Problem, renderer: &Renderer) -> String {
+/// A file's text with every secret covered that stands in it and is complained of: reports end up where many read them.
+fn veiled<'p>(text: &str, problems: impl Iterator<Item = &'p Problem>) -> String {
+    let mut text = text.to_owned();
+    // As long as before, so that the carets stand where they did.
+    let cover = |c: char| if matches!(c, '"' | '\'' | '\n') { c.to_string() } else { "*".repeat(c.len_utf8()) };
+    for Problem { span, .. } in problems.filter(|problem| problem.code == "secret") {
+        let literal = text.get(span.clone()).filter(|text| text.starts_with(['"', '\'']));
+        if let Some(covered) = literal.map(|literal| literal.chars().map(cover).collect::<String>()) {
+            text.replace_range(span.clone(), &covered);
+        }
+    }
+    text
+}
+
+fn render(path: &Path, text: &str, problem: &Problem, renderer: &Renderer) -> String {
     let level = match problem.level {
         Level::Warning => Title::WARNING,
         Level::Error => Title::ERROR,
     };
     let title = level.primary_title(problem.message.as_str()).id(problem.code);
-    let path = file.path.display().to_string();
-    let end = problem.span.end.clamp(problem.span.start, file.text.len());
-    let snippet = Snippet::source(&*file.text)
+    let path = path.display().to_string();
+    let end = problem.span.end.clamp(problem.span.start, text.len());
+    let snippet = Snippet::source(text)
         .path(path.as_str())
         .annotation(AnnotationKind::Primary.span(problem.span.start.min(end)..end));
     let group =
-        if file.text.is_empty() { title.element(Title::NOTE.message(path.as_str())) } else { title.element(snippet) };
+        if text.is_empty() { title.element(Title::NOTE.message(path.as_str())) } else { title.element(snippet) };
     let group = match &problem.help {
         Some(help) => group.element(Title::HELP.message(help.as_str())),
         None => group,

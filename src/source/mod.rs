@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::cloud::{Pool, Project};
 use crate::document::{Secrets, Table};
+use crate::http::Proxy;
 use crate::model::index::Index;
 use crate::model::listing::{Listing, Point, Rows};
 use crate::model::name::{JobId, SourceName};
@@ -45,6 +46,8 @@ pub struct Common<'a> {
     pub timeout: Duration,
     /// Certificates (PEM) to trust instead of the system's, if the operator named a file.
     pub ca: Option<Vec<u8>>,
+    /// What requests go through, if the operator named a proxy.
+    pub proxy: Option<Proxy>,
     /// What sources share.
     pub pool: &'a Pool,
     /// Turns references into secrets.

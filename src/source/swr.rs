@@ -20,10 +20,10 @@ use super::survey::{Shelf, Survey};
 use super::{Common, Finding, Health, Kind, Source};
 use crate::cloud::credential::Surroundings;
 use crate::cloud::error::{ApiError, describe};
-use crate::cloud::{Api, Call, Credential, Project, region};
+use crate::cloud::{Api, Call, Credential, Project, Route, region};
 use crate::document::schema::{about, shaped, table};
 use crate::document::{Level, Table, nearest};
-use crate::http::{Answer, Url};
+use crate::http::{Answer, Proxy, Url};
 use crate::model::index::Index;
 use crate::model::job::{FIELDS, Job, Status, Text};
 use crate::model::listing::{Fault, FaultKind, Listing, Point, Rows};
@@ -73,7 +73,8 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Source>> {
             return None;
         }
     };
-    let base = match region::endpoint(&text) {
+    let route = Route { timeout: common.timeout, ca: common.ca.as_deref(), proxy: common.proxy.as_ref() };
+    let base = match region::endpoint(&text, route.proxy) {
         Ok(url) => url,
         Err(why) => {
             table.error(
@@ -97,17 +98,15 @@ fn read(table: &Table<'_>, common: &Common<'_>) -> Option<Arc<dyn Source>> {
         return None;
     }
     let jobs = base.join(&format!("v2/{}/jobs", project.value)).ok()?;
-    let ca = common.ca.as_deref();
     let around = Surroundings {
         pool: common.pool,
         region: region.as_ref().map(|region| region.value.as_str()),
         project: &project.value,
-        timeout: common.timeout,
-        ca,
+        route,
     };
     let credential = Credential::read(table, common.secrets, &around);
-    let sts = sts(table, region.as_ref().map(|region| region.value.as_str()));
-    let api = Api::new(common.pool, (common.timeout, ca), credential?, &base, &project.value, sts)
+    let sts = sts(table, region.as_ref().map(|region| region.value.as_str()), route.proxy);
+    let api = Api::new(common.pool, route, credential?, &base, &project.value, sts)
         .map_err(|error| {
             table.error("tls", table.span(), format!("the certificates cannot be used: {error}"), "check `ca_file`")
         })
@@ -150,14 +149,14 @@ fn schema() -> Value {
 }
 
 /// Where refusals are explained: the region's, or what `sts_endpoint` says.
-fn sts(table: &Table<'_>, region: Option<&str>) -> Option<(Url, String)> {
+fn sts(table: &Table<'_>, region: Option<&str>, proxy: Option<&Proxy>) -> Option<(Url, String)> {
     let named = table.string("sts_endpoint");
     let text = match (&named, region) {
         (Some(named), _) => named.value.clone(),
         (None, Some(region)) => region::sts(region),
         (None, None) => return None,
     };
-    let url = region::endpoint(&text).map_err(|why| {
+    let url = region::endpoint(&text, proxy).map_err(|why| {
         let span = named.as_ref().map_or_else(|| table.span(), |named| named.span.clone());
         table.error("endpoint", span, format!("the STS endpoint cannot be used: {why}"), region::sts("cn-north-4"));
     });
@@ -199,19 +198,26 @@ impl Source for Swr {
         let mut findings = Vec::new();
         let mut find = |what, health, text: String| findings.push(Finding { what, health, text });
         let (host, port) = (self.jobs.host_str().unwrap_or_default(), self.jobs.port_or_known_default().unwrap_or(443));
-        match tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await {
-            Ok(found) => {
-                let addresses: Vec<String> = found.take(4).map(|address| address.ip().to_string()).collect();
-                find("dns", Health::Good, format!("{host} is {}", addresses.join(", ")));
-            }
-            Err(error) => {
-                let mend = "check `region`, `endpoint` and this machine's resolver";
-                find("dns", Health::Bad, format!("{host} has no address ({error}): {mend}"));
-                return findings;
+        if let Some(proxy) = self.api.proxy() {
+            // Whether it has an address here does not matter.
+            find("proxy", Health::Good, format!("{host} is looked up and connected to by {proxy}"));
+        } else {
+            match tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await {
+                Ok(found) => {
+                    let addresses: Vec<String> = found.take(4).map(|address| address.ip().to_string()).collect();
+                    find("dns", Health::Good, format!("{host} is {}", addresses.join(", ")));
+                }
+                Err(error) => {
+                    let mend =
+                        "check `region`, `endpoint` and this machine's resolver; `proxy` where only one leads out";
+                    find("dns", Health::Bad, format!("{host} has no address ({error}): {mend}"));
+                    return findings;
+                }
             }
         }
         if let Err(fault) = self.api.reach(&self.jobs).await {
-            let mend = "check the network, its firewall, and `ca_file` where a proxy has certificates of its own";
+            let mend =
+                "check the network, its firewall, `proxy`, and `ca_file` where a proxy has certificates of its own";
             find("connection", Health::Bad, format!("{fault}: {mend}"));
             return findings;
         }

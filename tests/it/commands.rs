@@ -89,6 +89,19 @@ async fn a_configuration_that_cannot_be_used_ends_with_78_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_secret_that_is_complained_of_is_covered_in_the_line_that_is_shown() {
+    let world = World::new().await;
+    let keys = "{ kind = \"ak_sk\", access_key = \"canary-1\", secret_key = 'canary-2' }";
+    let config = format!(
+        "[[source]]\nname = \"a\"\nkind = \"swr\"\nendpoint = \"http://127.0.0.1:1\"\nproject_id = \"p\"\ncredentials = {keys}\n"
+    );
+    world.write("jobwatch.toml", &config);
+    let (_, report) = said(&world.jobwatch(&["check"]).await);
+    assert!(report.contains("a secret stands here in plain text") && !report.contains("canary"), "{report}");
+    assert!(report.contains("access_key = \"********\", secret_key = '********'"), "{report}");
+}
+
+#[tokio::test]
 async fn rules_that_cannot_be_used_keep_the_service_from_starting() {
     let world = World::new().await;
     world.write("rules/bad.toml", "schema = 1\n[[rule]]\nid = \"x\"\n");

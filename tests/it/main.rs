@@ -11,6 +11,7 @@ mod follow_ups;
 mod hostile;
 mod identity;
 mod mail;
+mod proxy;
 mod reload;
 mod rules;
 mod service;

@@ -13,17 +13,27 @@ use crate::world::{World, beside, bind, failed, soon};
 
 /// A certificate for `localhost` that only who is given it trusts, and its key.
 pub(crate) fn certificate() -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    certificate_for("localhost")
+}
+
+/// A certificate for this name.
+pub(crate) fn certificate_for(name: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
     (made.cert.pem(), made.signing_key.serialize_pem())
 }
 
-/// An HTTPS server that answers 204 and tells what it was sent.
-async fn server(certificate: &str, key: &str) -> (u16, mpsc::UnboundedReceiver<String>) {
+/// Who shows this certificate.
+pub(crate) fn acceptor(certificate: &str, key: &str) -> TlsAcceptor {
     jobwatch::http::use_ring();
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// An HTTPS server that answers 204 and tells what it was sent.
+pub(crate) async fn server(certificate: &str, key: &str) -> (u16, mpsc::UnboundedReceiver<String>) {
+    let acceptor = acceptor(certificate, key);
     let (listener, address) = bind().await;
     let (tell, told) = mpsc::unbounded_channel();
     beside(async move {

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Sleep, sleep};
 
-use super::{Common, Kind, Receiver, Sent, tame};
+use super::{Carrier, Common, Kind, Receiver, Sent, tame};
 use crate::document::schema::{one_or_many, secret, shaped, string, table, word};
 use crate::document::{Item, Kept, Table};
 use crate::http::{Url, use_ring};
@@ -37,6 +37,7 @@ use smtp::{Answer, Connection, Failure, Login, Security, Stage, Tls};
 pub(super) const KIND: Kind = Kind {
     name: "email",
     about: "e-mail over SMTP, STARTTLS or TLS from the start",
+    carrier: Carrier::Own,
     concurrency: 1,
     // Mail programs clip what is longer than some 100 kB, and the text is in it twice.
     text_max: 1 << 20,
