@@ -10,6 +10,7 @@ mod faults;
 mod follow_ups;
 mod hostile;
 mod identity;
+mod killed;
 mod mail;
 mod proxy;
 mod reload;

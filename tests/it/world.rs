@@ -128,15 +128,27 @@ to = ["ops@example.org"]
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
-        command.current_dir(self.directory.path()).args(arguments).env_clear().kill_on_drop(true);
+        self.command_under(&[], arguments)
+    }
+
+    /// A command that is given to others to start: a tracer, say.
+    fn command_under(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
+        let words: Vec<&str> =
+            wrapper.iter().chain(&[env!("CARGO_BIN_EXE_jobwatch")]).chain(arguments).copied().collect();
+        let mut command = Command::new(words[0]);
+        command.current_dir(self.directory.path()).args(&words[1..]).env_clear().kill_on_drop(true);
         command.env("PATH", "/usr/bin:/bin").envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
     /// Runs a command to its end.
     pub(crate) async fn jobwatch(&self, arguments: &[&str]) -> Output {
-        soon("a command to end", self.command(arguments).stdin(Stdio::null()).output()).await.unwrap()
+        self.jobwatch_under(&[], arguments).await
+    }
+
+    /// Runs a command to its end, or to what the wrapper makes of it.
+    pub(crate) async fn jobwatch_under(&self, wrapper: &[&str], arguments: &[&str]) -> Output {
+        soon("a command to end", self.command_under(wrapper, arguments).stdin(Stdio::null()).output()).await.unwrap()
     }
 
     /// Starts the service.
