@@ -1,7 +1,7 @@
 //! Webhooks: ten thousand jobs that fail between two polls, one that fails alone, and a dead receiver's queue beside them.
 //!
 //! `cargo bench --bench delivery`. Everything runs in this process, on loopback; the floor is what reqwest alone does with the
-//! same far end, which reads a request and answers 204.
+//! same far end, an axum server that reads a request and answers 204.
 #![expect(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a measuring program")]
 
 mod stage;
@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::routing::post;
 use jobwatch::agent::{Observer, Seen, Shutdown, Tasks};
 use jobwatch::model::delivery::Verdict;
 use jobwatch::model::job::{Job, Status};
 use stage::{Stage, bind, job, stage};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 const MANY: usize = 10_000;
@@ -64,43 +66,16 @@ async fn far_end() -> FarEnd {
     let listener = bind().await;
     let (address, taken) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
     let (tell, arrived) = watch::channel(None);
-    let (count, tell) = (Arc::clone(&taken), Arc::new(tell));
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(take(stream, Arc::clone(&count), Arc::clone(&tell)));
-        }
-    });
+    let count = Arc::clone(&taken);
+    let take = move |body: Bytes| {
+        assert!(!body.is_empty());
+        count.fetch_add(1, Ordering::Relaxed);
+        tell.send_replace(Some(Instant::now()));
+        std::future::ready(StatusCode::NO_CONTENT)
+    };
+    let router = Router::new().fallback(post(take));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     FarEnd { address, taken, arrived }
-}
-
-async fn take(mut stream: TcpStream, count: Arc<AtomicUsize>, tell: Arc<watch::Sender<Option<Instant>>>) {
-    stream.set_nodelay(true).unwrap();
-    let (mut buffer, mut filled) = (vec![0; 64 * 1024], 0);
-    loop {
-        let head = buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
-        let whole = head.map(|head| {
-            let text = std::str::from_utf8(&buffer[..head]).unwrap().to_ascii_lowercase();
-            let length = text
-                .split("content-length: ")
-                .nth(1)
-                .map_or(0, |rest| rest.split("\r\n").next().unwrap().parse::<usize>().unwrap());
-            head + length
-        });
-        if let Some(whole) = whole.filter(|whole| *whole <= filled) {
-            buffer.copy_within(whole..filled, 0);
-            filled -= whole;
-            count.fetch_add(1, Ordering::Relaxed);
-            tell.send_replace(Some(Instant::now()));
-            if stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.is_err() {
-                return;
-            }
-            continue;
-        }
-        match stream.read(&mut buffer[filled..]).await {
-            Ok(0) | Err(_) => return,
-            Ok(read) => filled += read,
-        }
-    }
 }
 
 fn body() -> String {
