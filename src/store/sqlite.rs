@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, named_params, params,
 };
@@ -60,6 +61,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const QUEUE_MAX: usize = 256;
 /// Statements that are kept prepared: more than there are.
 const STATEMENTS_MAX: usize = 256;
+/// As much of the file is kept in memory, in kB: what a storm touches at once.
+const CACHE_KB: i64 = 16 << 10;
 /// The write-ahead log is cut back to this after a checkpoint.
 const WAL_BYTES_MAX: i64 = 64 << 20;
 
@@ -211,6 +214,9 @@ fn prepare(mut connection: Connection, access: Access, path: &Path) -> Result<Co
     let fail = |error: rusqlite::Error| sort(path, &error);
     connection.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // A statement is not prepared anew because it is asked about something else.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(fail)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KB).map_err(fail)?;
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id").map_err(fail)?, number("user_version").map_err(fail)?);
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
@@ -437,9 +443,9 @@ impl Store for Sqlite {
         let id = id.clone();
         self.run(move |connection| {
             let found = connection
-                .prepare_cached("SELECT * FROM delivery WHERE id = ?1")?
+                .prepare_cached("SELECT * FROM delivery JOIN payload ON payload.delivery = n WHERE id = ?1")?
                 .query_row([id.as_str()], |row| {
-                    Ok((row.get::<_, i64>("n")?, delivery(row)?, row.get::<_, Vec<u8>>("payload")?))
+                    Ok((row.get::<_, i64>("n")?, delivery(row)?, row.get::<_, Vec<u8>>("bytes")?))
                 })
                 .optional()?;
             let Some((n, delivery, payload)) = found else { return Ok(None) };
@@ -746,12 +752,13 @@ fn json(value: &impl serde::Serialize) -> String {
 /// Returns how many were new.
 fn write_deliveries(connection: &Connection, deliveries: &[Frozen]) -> rusqlite::Result<usize> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO delivery (id, receiver, source, subject, event, title, created_at, payload, state, due_at, set_at, budget_from)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'pending', ?7, ?7, ?7) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO delivery (id, receiver, source, subject, event, title, created_at, state, due_at, set_at, budget_from)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'pending', ?7, ?7, ?7) ON CONFLICT (id) DO NOTHING",
     )?;
+    let mut bytes = connection.prepare_cached("INSERT INTO payload (delivery, bytes) VALUES (?1, ?2)")?;
     let mut written = 0;
     for Frozen { id, receiver, lane, event, title, created_at, payload } in deliveries {
-        written += insert.execute(params![
+        let values = params![
             id.as_str(),
             receiver.as_str(),
             lane.source_name(),
@@ -759,8 +766,11 @@ fn write_deliveries(connection: &Connection, deliveries: &[Frozen]) -> rusqlite:
             event,
             title,
             created_at.micros(),
-            payload,
-        ])?;
+        ];
+        if insert.execute(values)? == 1 {
+            bytes.execute(params![connection.last_insert_rowid(), payload])?;
+            written += 1;
+        }
     }
     Ok(written)
 }

@@ -57,6 +57,9 @@ pub(super) fn claim(
                  WHERE n = ?1 RETURNING claim_token",
             )?
             .query_row(params![*n, until.micros()], |row| row.get(0))?;
+        one.frozen.payload = connection
+            .prepare_cached("SELECT bytes FROM payload WHERE delivery = ?1")?
+            .query_row([*n], |row| row.get(0))?;
     }
     Ok(found.claimed.into_iter().map(|(_, claimed)| claimed).collect())
 }
@@ -143,7 +146,7 @@ pub(super) fn record(connection: &Connection, records: &[Record]) -> rusqlite::R
 
 fn claimed_row(row: &Row<'_>) -> rusqlite::Result<Claimed> {
     Ok(Claimed {
-        frozen: frozen(row)?,
+        frozen: frozen(row, Vec::new())?,
         budget_from: instant(row, "budget_from")?,
         tries: row.get("tries")?,
         refused_since: time(row, "refused_since")?,
@@ -153,7 +156,7 @@ fn claimed_row(row: &Row<'_>) -> rusqlite::Result<Claimed> {
     })
 }
 
-fn frozen(row: &Row<'_>) -> rusqlite::Result<Frozen> {
+fn frozen(row: &Row<'_>, payload: Vec<u8>) -> rusqlite::Result<Frozen> {
     let source: String = row.get("source")?;
     Ok(Frozen {
         id: DeliveryId::from(row.get::<_, String>("id")?),
@@ -165,7 +168,7 @@ fn frozen(row: &Row<'_>) -> rusqlite::Result<Frozen> {
         event: row.get("event")?,
         title: row.get("title")?,
         created_at: instant(row, "created_at")?,
-        payload: row.get("payload")?,
+        payload,
     })
 }
 
@@ -329,7 +332,7 @@ pub(super) fn escalate(
     let values = params![receiver.as_str(), now.micros()];
     let copies: Vec<Frozen> = connection
         .prepare_cached(&format!("SELECT *, ?2 AS created_at FROM reserve WHERE {URGENT} ORDER BY due_at, of"))?
-        .query_map(values, frozen)?
+        .query_map(values, |row| frozen(row, row.get("payload")?))?
         .collect::<rusqlite::Result<_>>()?;
     write_deliveries(connection, &copies)?;
     connection.prepare_cached(&format!("DELETE FROM reserve WHERE {URGENT}"))?.execute(values)?;
