@@ -9,15 +9,22 @@ mod mail_server;
 mod maildir;
 mod said;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use far_end::{FarEnd, Says};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use jobwatch::agent::ReceiverSetup;
 use jobwatch::config::{self, Purpose};
 use jobwatch::deliver::KINDS;
 use jobwatch::model::delivery::{Claimed, Frozen, Outcome, Owed};
+use jobwatch::model::job::Job;
+use jobwatch::model::notification::Topic;
+use jobwatch::model::time::Timestamp;
+use jobwatch::model::transition::Transition;
 use kinds::{CANARY, ROWS, Row};
 use said::NOW;
+use sha2::Sha256;
 
 /// The receiver of a row, posting to `url`.
 fn setup(row: &Row, url: &str, more: &str) -> Result<ReceiverSetup, Vec<String>> {
@@ -209,17 +216,117 @@ async fn the_last_byte_of_a_digest_is_told_or_parted() {
     }
 }
 
+/// Webhooks with these keys besides their URL.
+fn webhook(table: &str) -> Row {
+    Row { table: format!("url = \"{{url}}\"\n{table}").leak(), ..*row("webhook") }
+}
+
+/// What is sent at one attempt at this time.
+async fn posted_by(row: &Row, owed: &Owed, now: Timestamp) -> far_end::Request {
+    let far_end = FarEnd::new(Says::answer(row.accepts.0, row.accepts.1)).await;
+    let setup = setup_at(row, &far_end.url());
+    setup.receiver.send(&claimed(&setup, owed), now).await;
+    far_end.requests().remove(0)
+}
+
+#[tokio::test]
+async fn a_webhook_is_signed_as_github_does_over_the_bytes_that_are_sent() {
+    let hub = "secret = \"canary-5f1d9c\"\nsignature = \"hmac-sha256\"\n";
+    for (more, header_name) in [
+        ("", "x-hub-signature-256"),
+        ("signature_header = \"X-Signature\"\n", "x-signature"),
+        ("format = \"plain\"\n", "x-hub-signature-256"),
+        ("format = \"cloudevents-binary\"\n", "x-hub-signature-256"),
+    ] {
+        let request = posted_by(&webhook(&format!("{hub}{more}")), &said::failed("内存不足 💥"), NOW).await;
+        let mut mac = Hmac::<Sha256>::new_from_slice(CANARY.as_bytes()).unwrap();
+        mac.update(request.body.as_bytes());
+        let signature = format!("sha256={}", data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes()));
+        assert_eq!(header(&request.head, header_name), signature, "{more}");
+        // What drops repetitions is there, whoever signs.
+        assert_eq!(header(&request.head, "webhook-id"), said::failed("内存不足 💥").id.as_str());
+        assert_eq!(header(&request.head, "webhook-signature"), "");
+    }
+}
+
+#[tokio::test]
+async fn an_event_in_binary_mode_is_the_structured_one_in_headers_and_body_the_same_on_each_retry() {
+    let owed = said::failed("内存不足 💥");
+    let later = NOW.plus(Duration::from_secs(3600));
+    let row = webhook("format = \"cloudevents-binary\"\n");
+    let (first, second) = (posted_by(&row, &owed, NOW).await, posted_by(&row, &owed, later).await);
+    let structured = posted_by(&webhook(""), &owed, NOW).await;
+    let event: serde_json::Value = serde_json::from_str(&structured.body).unwrap();
+    let attributes = |head: &str| {
+        let lines = head.lines().filter_map(|line| line.split_once(": "));
+        let attributes = lines.filter(|(name, _)| name.starts_with("ce-") || *name == "content-type");
+        attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    let text = |name: &str| event[name].as_str().unwrap().to_owned();
+    let names = ["specversion", "id", "type", "source", "subject", "time"];
+    let mut expected: BTreeMap<_, _> = names.map(|name| (format!("ce-{name}"), text(name))).into();
+    expected.insert("content-type".into(), "application/json".into());
+    assert_eq!(attributes(&first.head), expected);
+    assert!(structured.body.ends_with(&format!("\"data\":{}}}", first.body)), "to the byte: {}", first.body);
+    assert_eq!((attributes(&second.head), second.body), (expected, first.body));
+}
+
+#[tokio::test]
+async fn what_an_attribute_holds_beyond_ascii_is_encoded_in_its_header() {
+    let mut owed = said::failed("x");
+    let Topic::Job(topic) = &mut owed.notification.topic else { panic!("a job failed") };
+    let mut transition = Transition::clone(&topic.transition);
+    transition.job = Job { id: "夜间 \"100%\"\r\nx: y".into(), ..Job::clone(&transition.job) }.into();
+    topic.transition = transition.into();
+    let head = posted_by(&webhook("format = \"cloudevents-binary\"\n"), &owed, NOW).await.head;
+    assert_eq!(header(&head, "ce-subject"), "%E5%A4%9C%E9%97%B4%20%22100%25%22%0D%0Ax:%20y");
+}
+
+#[tokio::test]
+async fn what_was_stored_in_another_format_is_refused_with_the_mend_and_not_sent() {
+    let far_end = FarEnd::new(Says::answer(204, "")).await;
+    let stored = claimed(&setup_at(&webhook("format = \"plain\"\n"), &far_end.url()), &said::failed("x"));
+    let binary = setup_at(&webhook("format = \"cloudevents-binary\"\n"), &far_end.url());
+    let Outcome::Refused { why } = binary.receiver.send(&stored, NOW).await.outcome else { panic!("refused") };
+    assert!(why.contains("`format` was another one") && why.contains("deliveries drop"), "{why}");
+    assert_eq!(far_end.requests().len(), 0);
+}
+
+#[test]
+fn a_signature_that_cannot_be_is_refused_with_the_mend() {
+    let hub = "secret = \"s\"\nsignature = \"hmac-sha256\"\n";
+    for (table, message, help) in [
+        ("signature = \"standard\"\n", "`secret` is missing", "leave `signature` out"),
+        ("signature = \"hmac-sha256\"\n", "`secret` is missing", "leave `signature` out"),
+        ("signature_header = \"X\"\n", "`secret` is missing", "leave `signature_header` out"),
+        ("secret = [\"a\", \"b\"]\nsignature = \"hmac-sha256\"\n", "holds one signature", "secret = { credential"),
+        ("secret = \"\"\nsignature = \"hmac-sha256\"\n", "the secret is empty", "verifies with"),
+        ("secret = []\n", "signs nothing", "whsec_"),
+        ("secret = \"s\"\nsignature_header = \"X\"\n", "names of their own", "signature = \"hmac-sha256\""),
+        (&format!("{hub}signature_header = \"Content-Type\"\n"), "`Content-Type` cannot hold", "X-Hub-Signature-256"),
+        (&format!("{hub}signature_header = \"a b\"\n"), "`a b` cannot hold", "X-Hub-Signature-256"),
+        (
+            &format!("{hub}headers = {{ x-hub-signature-256 = \"x\" }}\n"),
+            "`x-hub-signature-256` in `headers`",
+            "leave it out",
+        ),
+        ("format = \"cloudevents-binary\"\nheaders = { CE-Id = \"x\" }\n", "`ce-id` in `headers`", "leave it out"),
+    ] {
+        let lines = setup(&webhook(table), "https://example.org/x", "").err().unwrap_or_default().join("\n");
+        assert!(lines.contains(message) && lines.contains(help), "{table}: {lines}");
+    }
+    // An extension of the event is the operator's own.
+    let extension = webhook("format = \"cloudevents-binary\"\nheaders = { ce-team = \"registry\" }\n");
+    setup(&extension, "https://example.org/x", "").unwrap();
+}
+
 fn row(kind: &str) -> &'static Row {
     ROWS.iter().find(|row| row.kind == kind).unwrap()
 }
 
 /// What a kind sends at one attempt, with what it does not store.
 async fn posted(kind: &str, owed: &Owed) -> far_end::Request {
-    let row = row(kind);
-    let far_end = FarEnd::new(Says::answer(row.accepts.0, row.accepts.1)).await;
-    let setup = setup_at(row, &far_end.url());
-    setup.receiver.send(&claimed(&setup, owed), NOW).await;
-    far_end.requests().remove(0)
+    posted_by(row(kind), owed, NOW).await
 }
 
 #[tokio::test]
