@@ -16,6 +16,7 @@ mod maildir;
 mod pagerduty;
 mod parts;
 mod post;
+mod service;
 mod sign;
 mod slack;
 mod smn;
