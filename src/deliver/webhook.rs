@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::parts::Parts;
 use super::post::{Medium, Posting, door, receiver};
 use super::sign::{Key, hub_signature, signature};
 use super::{Common, Kind, Receiver, headers};
@@ -313,6 +314,21 @@ pub(super) fn cloud_event(owed: &Owed, data: Value) -> Value {
         "time": notification.time,
         "datacontenttype": "application/json",
         "data": data,
+    })
+}
+
+/// A medium's words around the event, in at most `max` bytes: where they are longer, the event has the texts alone, and not
+/// the details that the texts have too; of these is cut what matters least.
+pub(super) fn event_within(owed: &Owed, max: usize, word: impl Fn(Value) -> Value) -> Vec<u8> {
+    let word = |data: Value| word(cloud_event(owed, data)).to_string().into_bytes();
+    let data = owed.notification.data();
+    let whole = word(data.clone());
+    if whole.len() <= max {
+        return whole;
+    }
+    let (state, severity) = (&data["state"], &data["severity"]);
+    Parts::of(owed).within(max, |Parts { title, body, reason, .. }| {
+        word(json!({ "state": state, "severity": severity, "title": title, "body": body, "reason": reason }))
     })
 }
 

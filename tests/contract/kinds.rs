@@ -173,6 +173,31 @@ pub(crate) const ROWS: &[Row] = &[
         sound: smn,
     },
     Row {
+        kind: "eventgrid",
+        table: "channel_id = \"c1\"\nendpoint = \"{url}\"\nproject_id = \"p1\"\nregion = \"ap-southeast-3\"\nevent_source = \"watch\"\ncredentials = { kind = \"ak_sk\", access_key = \"AKEXAMPLE\", secret_key = \"canary-5f1d9c\" }\n",
+        accepts: (200, "{\"failed_count\":0,\"events\":[{\"event_id\":\"e\"}]}"),
+        refuses: &[
+            (200, "{}"),
+            (200, "<html>"),
+            (202, ""),
+            (
+                200,
+                "{\"failed_count\":1,\"events\":[{\"error_code\":\"EG.00513005\",\"error_msg\":\"invalid channel\"}]}",
+            ),
+            (403, "{\"error_code\":\"EG.00014030\",\"error_msg\":\"No permissions to request this method\"}"),
+        ],
+        later: &[
+            (
+                200,
+                "{\"failed_count\":1,\"events\":[{\"error_code\":\"EG.00015000\",\"error_msg\":\"Internal Server Error\"}]}",
+            ),
+            (200, "{\"failed_count\":1,\"events\":[]}"),
+            (500, "{\"error_code\":\"EG.00015000\",\"error_msg\":\"Internal Server Error\"}"),
+        ],
+        bytes_max: 64_000,
+        sound: eventgrid,
+    },
+    Row {
         kind: "alertmanager",
         table: "url = \"{url}\"\nkeep = \"4h\"\nheaders = { Authorization = { file = \"token\" } }\n",
         accepts: (200, ""),
@@ -375,6 +400,24 @@ fn smn(body: &str, owed: &Owed) {
     assert!(message.len() <= 256_000, "{}", message.len());
     let reason = owed.notification.reason().filter(|reason| *reason == "quota 17 exceeded").unwrap_or_default();
     assert!(message.contains(reason), "{message}");
+}
+
+fn eventgrid(body: &str, owed: &Owed) {
+    let body: Value = serde_json::from_str(body).unwrap();
+    let [event] = body["events"].as_array().unwrap().as_slice() else { panic!("one event: {body}") };
+    assert_eq!(
+        (&event["specversion"], &event["id"], &event["type"], &event["subject"], &event["source"]),
+        (
+            &"1.0".into(),
+            &owed.id.as_str().into(),
+            &owed.notification.event.as_str().into(),
+            &owed.notification.subject().into(),
+            &"watch".into()
+        ),
+    );
+    let time = event["time"].as_str().unwrap();
+    assert!(time.len() == "2026-11-23T08:15:30Z".len() && time.ends_with('Z'), "whole seconds: {time}");
+    assert!(!event["data"]["title"].as_str().unwrap().is_empty());
 }
 
 fn alertmanager(body: &str, owed: &Owed) {
