@@ -9,6 +9,7 @@ mod alertmanager;
 mod dingtalk;
 mod discord;
 mod email;
+mod eventgrid;
 mod feishu;
 mod github;
 mod headers;
@@ -16,6 +17,7 @@ mod maildir;
 mod pagerduty;
 mod parts;
 mod post;
+mod service;
 mod sign;
 mod slack;
 mod smn;
@@ -51,6 +53,7 @@ pub const KINDS: &[Kind] = &[
     feishu::KIND,
     wecom::KIND,
     smn::KIND,
+    eventgrid::KIND,
     alertmanager::KIND,
     maildir::KIND,
     github::KIND,

@@ -217,6 +217,8 @@ fn prepare(mut connection: Connection, access: Access, path: &Path) -> Result<Co
     // A statement is not prepared anew because it is asked about something else.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(fail)?;
     connection.pragma_update(None, "cache_size", -CACHE_KB).map_err(fail)?;
+    // What a savepoint may have to undo is kept in memory, not in a file of its own.
+    connection.pragma_update(None, "temp_store", "MEMORY").map_err(fail)?;
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id").map_err(fail)?, number("user_version").map_err(fail)?);
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
