@@ -92,6 +92,7 @@ async fn what_a_poll_decided_is_there_after_a_restart_to_the_last_field() {
         severity: Severity::Error,
         at: seconds(9),
         delivered_at: None,
+        lost: false,
         held_back: 4,
     };
     let alert = Alert {
@@ -444,6 +445,7 @@ fn told_by(alert: &str, job: &str, delivery: &str) -> Alert {
             severity: Severity::Error,
             at: START,
             delivered_at: None,
+            lost: false,
             held_back: 0,
         }],
     }
@@ -484,7 +486,7 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
     assert_eq!(told().await, ("msg_b".to_owned(), None), "what is held is on its way");
 
     let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
-    let gathered = Gathered { frozen: digest, held: due.iter().map(|(n, _)| *n).collect() };
+    let gathered = Gathered { frozen: digest, held: due.iter().map(|(n, _)| *n).collect(), reserve: None };
     store.gathered(vec![gathered.clone()], seconds(20)).await.unwrap();
     store.gathered(vec![gathered], seconds(20)).await.unwrap();
     assert_eq!(store.holding(START).await.unwrap(), [(oncall(), seconds(90))]);
@@ -550,7 +552,7 @@ async fn what_follows_a_message_that_is_tried_again_waits_for_it_and_keeps_no_di
     let first = vec![held("msg_c", "c", 0), held("msg_d", "d", 0)];
     store.commit(Commit { held: first, ..commit(vec![frozen("msg_a", "a")]) }).await.unwrap();
     let numbers = store.held(&oncall(), START, 9, usize::MAX).await.unwrap().into_iter().map(|(n, _)| n).collect();
-    store.gathered(vec![Gathered { frozen: digest, held: numbers }], START).await.unwrap();
+    store.gathered(vec![Gathered { frozen: digest, held: numbers, reserve: None }], START).await.unwrap();
     let later = ["a", "b", "c"].map(|job| held(&format!("msg_{job}2"), job, 0));
     store.commit(Commit { held: later.to_vec(), ..commit(vec![]) }).await.unwrap();
     let due = async || -> Vec<String> {
@@ -578,7 +580,7 @@ async fn a_poll_that_was_decided_before_a_digest_was_made_does_not_forget_that_d
     store.commit(Commit { held: both, alerts: vec![alert.clone()], ..commit(vec![]) }).await.unwrap();
     let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
     let numbers = store.held(&oncall(), START, 9, usize::MAX).await.unwrap().into_iter().map(|(n, _)| n).collect();
-    store.gathered(vec![Gathered { frozen: digest, held: numbers }], START).await.unwrap();
+    store.gathered(vec![Gathered { frozen: digest, held: numbers, reserve: None }], START).await.unwrap();
     let mut counted = alert;
     counted.told[0].held_back = 4;
     store.commit(Commit { alerts: vec![counted.clone()], ..commit(vec![]) }).await.unwrap();
@@ -630,17 +632,17 @@ async fn a_message_that_was_given_up_told_nobody_so_that_no_cooldown_counts_from
     store.commit(Commit { alerts, ..commit(vec![frozen("msg_a", "a")]) }).await.unwrap();
     let told = async || {
         let memory = store.load(&prod(), Wanted { ids: vec!["a".into()], ..Wanted::default() }).await.unwrap();
-        memory.alerts.values().next().unwrap().told.first().map(|told| told.delivered_at)
+        memory.alerts.values().next().unwrap().told.first().map(|told| (told.lost, told.delivered_at)).unwrap()
     };
-    assert_eq!(told().await, Some(None), "on its way");
+    assert_eq!(told().await, (false, None), "on its way");
     let claims = claim(&*store, 0, 1).await;
     let refused = Outcome::Refused { why: "HTTP 404".into() };
     kept(&*store, record(claims[0].clone(), refused, Verdict::Dead)).await.unwrap();
-    assert_eq!(told().await, None);
+    assert_eq!(told().await, (true, None));
     store.again(Again::Dead(None), seconds(5)).await.unwrap();
     let claims = claim(&*store, 5, 1).await;
     kept(&*store, record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap();
-    assert_eq!(told().await, Some(Some(START.plus(Duration::from_millis(3)))), "delivered when the attempt ended");
+    assert_eq!(told().await, (false, Some(START.plus(Duration::from_millis(3)))), "delivered when the attempt ended");
 }
 
 #[tokio::test]

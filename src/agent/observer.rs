@@ -44,6 +44,13 @@ pub enum Seen<'a> {
         /// How many.
         count: usize,
     },
+    /// Deliveries were given up that nobody could try in time.
+    Lapsed {
+        /// Whose.
+        receiver: &'a ReceiverName,
+        /// How many.
+        count: usize,
+    },
     /// A receiver is away: from now on it is only probed.
     Rested {
         /// Which.

@@ -123,6 +123,11 @@ pub trait Receiver: fmt::Debug + Send + Sync {
 
     /// Where it goes, for people: a host, never a secret.
     fn target(&self) -> String;
+
+    /// Whether the end of a finding ends something there by its id, which it does in no digest.
+    fn ends_by_id(&self) -> bool {
+        false
+    }
 }
 
 /// What came of one attempt.

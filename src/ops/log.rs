@@ -138,6 +138,9 @@ impl Observer for Log {
                 let receiver = receiver.as_str();
                 error!(receiver, count, "urgent deliveries were not accepted in time and went to the fallback as well");
             }
+            Seen::Lapsed { receiver, count } => {
+                error!(receiver = receiver.as_str(), count, "deliveries were given up: not accepted within their time");
+            }
             Seen::Rested { receiver, until } => {
                 warn!(receiver = receiver.as_str(), next = %until, "the receiver is away: only a probe goes to it");
             }

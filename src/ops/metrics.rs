@@ -89,6 +89,7 @@ impl Observer for Metrics {
             | Seen::Remarked { .. }
             | Seen::Attempted { .. }
             | Seen::Escalated { .. }
+            | Seen::Lapsed { .. }
             | Seen::Rested { .. }
             | Seen::Recovered { .. }
             | Seen::FollowedUp { .. }

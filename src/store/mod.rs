@@ -142,6 +142,8 @@ pub struct Gathered {
     pub frozen: Frozen,
     /// What is in it; none are held any more.
     pub held: Vec<i64>,
+    /// The copy for the fallback, if there is something urgent in it.
+    pub reserve: Option<Reserve>,
 }
 
 /// What is to be known of how fast a receiver is told.
@@ -283,6 +285,30 @@ pub struct Trouble {
     pub held_since: Option<Timestamp>,
 }
 
+/// Deliveries to give up because their time is over.
+#[derive(Clone, Debug)]
+pub struct Lapse {
+    /// Whose.
+    pub receiver: ReceiverName,
+    /// Those whose budget began before this.
+    pub before: Timestamp,
+    /// Why, in words.
+    pub note: String,
+    /// The time.
+    pub now: Timestamp,
+    /// What the operator is told of it, unless something was given up before and nothing accepted since.
+    pub notices: Vec<Frozen>,
+}
+
+/// What was given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lapsed {
+    /// How many deliveries.
+    pub count: usize,
+    /// Whether the notices are owed.
+    pub told: bool,
+}
+
 /// Which deliveries to look at.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -420,6 +446,18 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// When a copy of an urgent delivery to this receiver will be due, if any will.
     async fn next_escalation(&self, receiver: &ReceiverName) -> Result<Option<Timestamp>, Error>;
+
+    /// The oldest pending delivery whose budget began before this, if no attempt at it is under way, it was not refused and its
+    /// receiver has not retired.
+    async fn overdue(
+        &self,
+        receiver: &ReceiverName,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Delivery>, Error>;
+
+    /// Gives such deliveries up, the oldest first, no more than a few hundred at once.
+    async fn lapse(&self, lapse: Lapse) -> Result<Lapsed, Error>;
 
     /// Deliveries are claimed again for a receiver that retired; their budgets begin anew. `false` if it was open.
     async fn reopen(&self, receiver: &ReceiverName, now: Timestamp) -> Result<bool, Error>;

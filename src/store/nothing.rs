@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, PaceOf, Past, Record, Request,
-    Span, Store, Told, Trouble, Wanted,
+    Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Lapse, Lapsed, PaceOf, Past,
+    Record, Request, Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, Held};
@@ -60,6 +60,14 @@ impl Store for Nothing {
 
     async fn next_escalation(&self, _: &ReceiverName) -> Result<Option<Timestamp>, Error> {
         Ok(None)
+    }
+
+    async fn overdue(&self, _: &ReceiverName, _: Timestamp, _: Timestamp) -> Result<Option<Delivery>, Error> {
+        Ok(None)
+    }
+
+    async fn lapse(&self, _: Lapse) -> Result<Lapsed, Error> {
+        Ok(Lapsed::default())
     }
 
     async fn reopen(&self, _: &ReceiverName, _: Timestamp) -> Result<bool, Error> {

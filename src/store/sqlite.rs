@@ -31,8 +31,8 @@ mod past;
 mod writer;
 
 use super::{
-    Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, PaceOf,
-    Past, Record, Request, Span, Store, Told, Trouble, Wanted,
+    Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Lapse,
+    Lapsed, PaceOf, Past, Record, Request, Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Held};
@@ -365,6 +365,25 @@ impl Store for Sqlite {
             Ok(due.map(Timestamp::from_micros))
         })
         .await
+    }
+
+    async fn overdue(
+        &self,
+        receiver: &ReceiverName,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Delivery>, Error> {
+        let receiver = receiver.clone();
+        self.run(move |connection| {
+            let overdue = outbox::overdue(connection, &receiver, before, now, 1)?;
+            let mut select = connection.prepare_cached("SELECT * FROM delivery WHERE n = ?1")?;
+            overdue.first().map(|n| select.query_row([n], delivery)).transpose()
+        })
+        .await
+    }
+
+    async fn lapse(&self, lapse: Lapse) -> Result<Lapsed, Error> {
+        self.write(move |connection| outbox::lapse(connection, &lapse)).await
     }
 
     async fn reopen(&self, receiver: &ReceiverName, now: Timestamp) -> Result<bool, Error> {

@@ -12,3 +12,6 @@ CREATE TABLE payload (
 );
 INSERT INTO payload SELECT n, payload FROM delivery;
 ALTER TABLE delivery DROP COLUMN payload;
+
+-- What was not accepted within its time is given up also when nobody has tried it.
+CREATE INDEX delivery_budget ON delivery (receiver, budget_from, n) WHERE state = 'pending' AND refused_since IS NULL;
