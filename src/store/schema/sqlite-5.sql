@@ -12,3 +12,16 @@ CREATE TABLE payload (
 );
 INSERT INTO payload SELECT n, payload FROM delivery;
 ALTER TABLE delivery DROP COLUMN payload;
+
+-- Lists that people look at, each in its own order.
+CREATE INDEX job_by_time ON job (status_since);
+CREATE INDEX job_by_source_and_time ON job (source, status_since);
+-- All that is asked when jobs are counted.
+DROP INDEX job_by_status;
+CREATE INDEX job_by_status ON job (source, status, gone);
+CREATE INDEX transition_by_source_and_time ON transition (source, seen_at);
+CREATE INDEX alert_by_time ON alert (last_seen);
+CREATE INDEX alert_standing ON alert (last_seen) WHERE NOT resolved;
+CREATE INDEX delivery_by_time ON delivery (created_at);
+CREATE INDEX delivery_by_subject ON delivery (subject, created_at);
+CREATE INDEX delivery_given_up ON delivery (state, created_at) WHERE state = 'dead' OR state = 'dropped';
