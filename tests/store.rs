@@ -247,13 +247,13 @@ async fn a_dead_delivery_is_kept_shown_and_replayed_under_its_id_with_a_fresh_bu
     kept(&*store, record(first, refused, Verdict::Dead)).await.unwrap();
     assert_eq!(ids(&claim(&*store, 0, 1).await), ["msg_2"], "a dead one holds nobody up");
     let dead = Filter { state: Some(DeliveryState::Dead), limit: 10, ..Filter::default() };
-    let found = store.deliveries(dead.clone()).await.unwrap();
+    let found = store.deliveries(dead.clone()).await.unwrap().items;
     assert_eq!((found.len(), found[0].id.as_str(), found[0].note.as_str()), (1, "msg_1", "HTTP 400"));
     assert_eq!(store.again(Again::Dead(None), seconds(500)).await.unwrap(), [DeliveryId::from("msg_1")]);
     let again = claim(&*store, 500, 1).await.remove(0);
     assert_eq!((again.frozen.id.as_str(), again.tries, again.refused_since), ("msg_1", 0, None));
     assert_eq!(again.budget_from, seconds(500));
-    assert!(store.deliveries(dead).await.unwrap().is_empty());
+    assert!(store.deliveries(dead).await.unwrap().items.is_empty());
     assert!(store.again(Again::These(vec!["msg_9".into()]), START).await.unwrap().is_empty());
 }
 
@@ -413,7 +413,7 @@ async fn a_visitor_makes_no_state_and_sees_what_the_agent_wrote() {
     let agent = open(directory.path()).await.unwrap();
     agent.commit(commit(vec![frozen("msg_1", "a")])).await.unwrap();
     let visitor = visit().await.unwrap();
-    assert_eq!(visitor.deliveries(Filter { limit: 9, ..Filter::default() }).await.unwrap().len(), 1);
+    assert_eq!(visitor.deliveries(Filter { limit: 9, ..Filter::default() }).await.unwrap().items.len(), 1);
 }
 
 fn held(id: &str, job: &str, due: u64) -> Held {

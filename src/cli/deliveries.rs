@@ -86,6 +86,7 @@ impl Which {
             job: self.job,
             since: self.since.map(|since| since.before(now)),
             limit,
+            ..Filter::default()
         }
     }
 }
@@ -130,7 +131,7 @@ impl Deliveries {
 impl List {
     async fn run(self, store: &dyn Store) -> anyhow::Result<Exit> {
         let now = Clock::system().now();
-        let rows = store.deliveries(self.which.filter(self.limit, now)).await?;
+        let rows = all(store, self.which.filter(self.limit, now)).await?;
         let mut out = anstream::stdout();
         match self.format {
             Format::Json => writeln!(out, "{}", show::json(&json!(rows)))?,
@@ -155,12 +156,27 @@ impl Export {
     async fn run(self, store: &dyn Store) -> anyhow::Result<Exit> {
         let now = Clock::system().now();
         let mut out = anstream::stdout();
-        for row in store.deliveries(self.which.filter(self.limit, now)).await?.into_iter().rev() {
+        for row in all(store, self.which.filter(self.limit, now)).await?.into_iter().rev() {
             let Some(dossier) = store.dossier(&row.id).await? else { continue };
             writeln!(out, "{}", whole(&dossier))?;
         }
         Ok(Exit::Done)
     }
+}
+
+/// As many as are wanted, page by page.
+async fn all(store: &dyn Store, mut filter: Filter) -> anyhow::Result<Vec<Delivery>> {
+    let (wanted, mut rows) = (filter.limit, Vec::new());
+    while rows.len() < wanted {
+        filter.limit = wanted - rows.len();
+        let page = store.deliveries(filter.clone()).await?;
+        rows.extend(page.items);
+        filter.before = page.next;
+        if filter.before.is_none() {
+            break;
+        }
+    }
+    Ok(rows)
 }
 
 /// A delivery with everything about it. A payload that is JSON is shown as such.

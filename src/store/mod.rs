@@ -6,6 +6,7 @@
 
 mod nothing;
 mod sqlite;
+pub mod view;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -26,6 +27,10 @@ use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::snapshot::{Change, Known};
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
+use view::{
+    AlertFilter, AlertKey, AlertView, Cursor, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter,
+    SourceKey, SourceView, TransitionFilter, TransitionView,
+};
 
 /// Who opens a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,7 +278,7 @@ pub struct Record {
 }
 
 /// What the operator has been told of a receiver's trouble.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Trouble {
     /// That it refuses.
     pub refused: bool,
@@ -316,10 +321,14 @@ pub struct Filter {
     pub receiver: Option<ReceiverName>,
     /// Only in this state.
     pub state: Option<DeliveryState>,
+    /// Only about a job of this source.
+    pub source: Option<SourceName>,
     /// Only about this job.
     pub job: Option<String>,
     /// Only decided at or after this time.
     pub since: Option<Timestamp>,
+    /// Only what comes after this place.
+    pub before: Option<Cursor<NumberKey>>,
     /// At most this many, the newest.
     pub limit: usize,
 }
@@ -474,8 +483,39 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// How many deliveries are pending for whom, with what is held.
     async fn waiting(&self) -> Result<Vec<(ReceiverName, usize)>, Error>;
 
+    /// Sources that were ever polled, by name.
+    async fn sources(&self, filter: SourceFilter) -> Result<Page<SourceView, SourceKey>, Error>;
+
+    /// Jobs, those first that were last seen to change their status.
+    async fn jobs(&self, filter: JobFilter) -> Result<Page<JobView, JobKey>, Error>;
+
+    /// Transitions, newest first.
+    async fn transitions(&self, filter: TransitionFilter) -> Result<Page<TransitionView, NumberKey>, Error>;
+
+    /// Transitions that were committed after the one with this number, in that order, and the number to go on from.
+    async fn transitions_after(&self, filter: TransitionFilter, mark: i64)
+    -> Result<(Vec<TransitionView>, i64), Error>;
+
+    /// Findings, those first that fired last.
+    async fn alerts(&self, filter: AlertFilter) -> Result<Page<AlertView, AlertKey>, Error>;
+
+    /// One finding.
+    async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, Error>;
+
     /// Deliveries, newest first.
-    async fn deliveries(&self, filter: Filter) -> Result<Vec<Delivery>, Error>;
+    async fn deliveries(&self, filter: Filter) -> Result<Page<Delivery, NumberKey>, Error>;
+
+    /// Deliveries that were committed after the one with this number, in that order, and the number to go on from.
+    async fn deliveries_after(&self, filter: Filter, mark: i64) -> Result<(Vec<Delivery>, i64), Error>;
+
+    /// One delivery.
+    async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, Error>;
+
+    /// The numbers of the last transition and of the last delivery.
+    async fn marks(&self) -> Result<(i64, i64), Error>;
+
+    /// How the outbox stands, a row for each receiver of which there is something to say.
+    async fn outbox(&self) -> Result<Vec<OutboxView>, Error>;
 
     /// One delivery with everything about it.
     async fn dossier(&self, id: &DeliveryId) -> Result<Option<Dossier>, Error>;

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::view::{
+    AlertFilter, AlertKey, AlertView, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter, SourceKey,
+    SourceView, TransitionFilter, TransitionView,
+};
 use super::{
     Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Lapse, Lapsed, PaceOf, Past,
     Record, Request, Span, Store, Told, Trouble, Wanted,
@@ -13,7 +17,7 @@ use crate::model::delivery::{Claimed, Held};
 use crate::model::follow_up::{Consent, FollowUp, Listed, Standing};
 use crate::model::index::Index;
 use crate::model::memory::{Memory, Pacing, Sight};
-use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
+use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
 
@@ -90,7 +94,47 @@ impl Store for Nothing {
         Ok(Vec::new())
     }
 
-    async fn deliveries(&self, _: Filter) -> Result<Vec<Delivery>, Error> {
+    async fn sources(&self, _: SourceFilter) -> Result<Page<SourceView, SourceKey>, Error> {
+        Ok(Page::default())
+    }
+
+    async fn jobs(&self, _: JobFilter) -> Result<Page<JobView, JobKey>, Error> {
+        Ok(Page::default())
+    }
+
+    async fn transitions(&self, _: TransitionFilter) -> Result<Page<TransitionView, NumberKey>, Error> {
+        Ok(Page::default())
+    }
+
+    async fn transitions_after(&self, _: TransitionFilter, mark: i64) -> Result<(Vec<TransitionView>, i64), Error> {
+        Ok((Vec::new(), mark))
+    }
+
+    async fn alerts(&self, _: AlertFilter) -> Result<Page<AlertView, AlertKey>, Error> {
+        Ok(Page::default())
+    }
+
+    async fn alert(&self, _: &AlertId) -> Result<Option<AlertView>, Error> {
+        Ok(None)
+    }
+
+    async fn deliveries(&self, _: Filter) -> Result<Page<Delivery, NumberKey>, Error> {
+        Ok(Page::default())
+    }
+
+    async fn deliveries_after(&self, _: Filter, mark: i64) -> Result<(Vec<Delivery>, i64), Error> {
+        Ok((Vec::new(), mark))
+    }
+
+    async fn delivery(&self, _: &DeliveryId) -> Result<Option<Delivery>, Error> {
+        Ok(None)
+    }
+
+    async fn marks(&self) -> Result<(i64, i64), Error> {
+        Ok((0, 0))
+    }
+
+    async fn outbox(&self) -> Result<Vec<OutboxView>, Error> {
         Ok(Vec::new())
     }
 

@@ -16,9 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, named_params, params,
-};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 use writer::{Asked, Work};
 
@@ -28,8 +26,13 @@ mod load;
 mod outbox;
 mod pace;
 mod past;
+mod view;
 mod writer;
 
+use super::view::{
+    AlertFilter, AlertKey, AlertView, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter, SourceKey,
+    SourceView, TransitionFilter, TransitionView,
+};
 use super::{
     Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Lapse,
     Lapsed, PaceOf, Past, Record, Request, Span, Store, Told, Trouble, Wanted,
@@ -40,7 +43,7 @@ use crate::model::follow_up::{Consent, FollowUp, Listed, Standing};
 use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
 use crate::model::memory::{Memory, Pacing, Sight};
-use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
+use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::snapshot::{Change, Known};
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
@@ -437,27 +440,54 @@ impl Store for Sqlite {
         self.write(move |connection| outbox::end(connection, &ids, &note, now)).await
     }
 
-    async fn deliveries(&self, filter: Filter) -> Result<Vec<Delivery>, Error> {
-        self.run(move |connection| {
-            let mut select = connection.prepare_cached(
-                "SELECT * FROM delivery
-                 WHERE (:receiver IS NULL OR receiver = :receiver) AND (:state IS NULL OR state = :state)
-                 AND (:job IS NULL OR subject = :job) AND created_at >= :since
-                 ORDER BY n DESC LIMIT :limit",
-            )?;
-            let rows = select.query_map(
-                named_params! {
-                    ":receiver": filter.receiver.as_ref().map(ReceiverName::as_str),
-                    ":state": filter.state.map(DeliveryState::as_str),
-                    ":job": filter.job,
-                    ":since": filter.since.map_or(i64::MIN, Timestamp::micros),
-                    ":limit": i64::try_from(filter.limit).unwrap_or(i64::MAX),
-                },
-                delivery,
-            )?;
-            rows.collect()
-        })
-        .await
+    async fn sources(&self, filter: SourceFilter) -> Result<Page<SourceView, SourceKey>, Error> {
+        self.run(move |connection| view::sources(connection, &filter)).await
+    }
+
+    async fn jobs(&self, filter: JobFilter) -> Result<Page<JobView, JobKey>, Error> {
+        self.run(move |connection| view::jobs(connection, &filter)).await
+    }
+
+    async fn transitions(&self, filter: TransitionFilter) -> Result<Page<TransitionView, NumberKey>, Error> {
+        self.run(move |connection| view::transitions(connection, &filter)).await
+    }
+
+    async fn transitions_after(
+        &self,
+        filter: TransitionFilter,
+        mark: i64,
+    ) -> Result<(Vec<TransitionView>, i64), Error> {
+        self.run(move |connection| view::transitions_after(connection, &filter, mark)).await
+    }
+
+    async fn alerts(&self, filter: AlertFilter) -> Result<Page<AlertView, AlertKey>, Error> {
+        self.run(move |connection| view::alerts(connection, &filter)).await
+    }
+
+    async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, Error> {
+        let id = id.clone();
+        self.run(move |connection| view::alert_of(connection, &id)).await
+    }
+
+    async fn deliveries(&self, filter: Filter) -> Result<Page<Delivery, NumberKey>, Error> {
+        self.run(move |connection| view::deliveries(connection, &filter)).await
+    }
+
+    async fn deliveries_after(&self, filter: Filter, mark: i64) -> Result<(Vec<Delivery>, i64), Error> {
+        self.run(move |connection| view::deliveries_after(connection, &filter, mark)).await
+    }
+
+    async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, Error> {
+        let id = id.clone();
+        self.run(move |connection| view::delivery_of(connection, &id)).await
+    }
+
+    async fn marks(&self) -> Result<(i64, i64), Error> {
+        self.run(|connection| view::marks(connection)).await
+    }
+
+    async fn outbox(&self) -> Result<Vec<OutboxView>, Error> {
+        self.run(|connection| view::outbox(connection)).await
     }
 
     async fn dossier(&self, id: &DeliveryId) -> Result<Option<Dossier>, Error> {

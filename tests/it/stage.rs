@@ -75,7 +75,7 @@ impl Stage {
     }
 
     pub(crate) async fn all(&self) -> Vec<Delivery> {
-        self.store.deliveries(Filter { limit: 1_000, ..Filter::default() }).await.unwrap()
+        self.store.deliveries(Filter { limit: 1_000, ..Filter::default() }).await.unwrap().items
     }
 
     pub(crate) async fn oncall(&self) -> Delivery {

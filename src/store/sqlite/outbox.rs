@@ -501,14 +501,14 @@ pub(super) fn end(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use rusqlite::Connection;
 
     use super::{OVERDUE, looking};
     use crate::store::sqlite::migrate;
 
     /// How SQLite goes about a statement, a line for each step.
-    fn plan(connection: &Connection, statement: &str) -> String {
+    pub(in crate::store::sqlite) fn plan(connection: &Connection, statement: &str) -> String {
         let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
         let mut rows = explain.raw_query();
         let mut plan = String::new();
