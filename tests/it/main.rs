@@ -3,6 +3,7 @@
 
 mod asking;
 mod commands;
+mod completing;
 mod crash;
 mod delivering;
 mod doctor;
