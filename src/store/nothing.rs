@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, PaceOf, Past, Record, Request,
-    Span, Store, Told, Trouble, Wanted,
+    Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Gauges, PaceOf, Past, Record,
+    Request, Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, Held};
@@ -88,6 +88,10 @@ impl Store for Nothing {
 
     async fn dossier(&self, _: &DeliveryId) -> Result<Option<Dossier>, Error> {
         Ok(None)
+    }
+
+    async fn gauges(&self, _: Vec<SourceName>) -> Result<Gauges, Error> {
+        Ok(Gauges::default())
     }
 
     async fn pacing(&self, _: Vec<PaceOf>, _: Timestamp) -> Result<Pacing, Error> {

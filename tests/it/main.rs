@@ -12,6 +12,7 @@ mod hostile;
 mod identity;
 mod killed;
 mod mail;
+mod metrics;
 mod proxy;
 mod reload;
 mod rules;

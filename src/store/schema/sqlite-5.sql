@@ -12,3 +12,10 @@ CREATE TABLE payload (
 );
 INSERT INTO payload SELECT n, payload FROM delivery;
 ALTER TABLE delivery DROP COLUMN payload;
+
+-- When the listing that showed it was read: how long it took to be told is measured from there.
+ALTER TABLE delivery ADD COLUMN seen_at INTEGER;
+
+-- Jobs are counted by status whenever somebody looks at the metrics: from the index alone.
+DROP INDEX job_by_status;
+CREATE INDEX job_by_status ON job (source, status, gone) WHERE NOT gone;
