@@ -15,7 +15,8 @@ use jobwatch::model::snapshot::{Change, Known};
 use jobwatch::model::time::Timestamp;
 use jobwatch::model::transition::{State, Transition};
 use jobwatch::store::{
-    self, Access, Again, Commit, Dropped, Error, Filter, Gathered, PaceOf, Record, Span, Store, Told, Trouble, Wanted,
+    self, Access, Again, Backlog, Commit, Dropped, Error, Filter, Gathered, Gauges, PaceOf, Record, Seeing, Span,
+    Store, Told, Trouble, Wanted,
 };
 
 const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
@@ -48,6 +49,7 @@ fn frozen(id: &str, job: &str) -> Frozen {
         event: "io.jobwatch.job.failed".into(),
         title: format!("{job} failed"),
         created_at: START,
+        seen_at: Some(START),
         payload: format!("{{\"job\":\"{job}\"}}").into_bytes(),
     }
 }
@@ -77,6 +79,43 @@ async fn kept(store: &dyn Store, record: Record) -> Result<bool, Error> {
 
 async fn claim(store: &dyn Store, at: u64, limit: usize) -> Vec<Claimed> {
     store.claim(&oncall(), seconds(at), seconds(at + 60), limit).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_measured_is_what_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    assert_eq!(store.gauges(vec![prod()]).await.unwrap(), Gauges::default());
+    let job = |id: &str, status: &str, gone: bool| {
+        let job = Job::bare(id, Status::read(status));
+        let known = Known { job, seq: 1, status_since: START, seen_at: START, missing: 0, stale: 0, gone };
+        Change { known, transition: None }
+    };
+    let changes =
+        vec![job("a", "Failed", false), job("b", "Failed", false), job("c", "Odd", false), job("d", "Odd", true)];
+    let late = Frozen { created_at: seconds(7), ..frozen("msg_2", "b") };
+    let errand = Frozen { receiver: "follow_up/x".into(), ..frozen("msg_3", "c") };
+    let mut poll = commit(vec![frozen("msg_1", "a"), late, errand]);
+    poll.changes = changes;
+    store.commit(poll).await.unwrap();
+    let lab = Commit {
+        complete: false,
+        sight: Sight { blind_since: Some(seconds(3)), ..Sight::default() },
+        ..Commit::unchanged("lab".into(), START)
+    };
+    store.commit(lab).await.unwrap();
+    let mut measured = store.gauges(vec![prod(), "lab".into()]).await.unwrap();
+    measured.jobs.sort_by_key(|(_, status, _)| status.to_string());
+    let seeing = |source: SourceName, complete_at, blind_since| Seeing { source, complete_at, blind_since };
+    let backlog = |pending, oldest| Backlog { receiver: oncall(), pending, oldest };
+    assert_eq!(measured.jobs, [(prod(), Status::Failed, 2), (prod(), Status::read("Odd"), 1)]);
+    assert_eq!(measured.seeing, [seeing("lab".into(), None, Some(seconds(3))), seeing(prod(), Some(START), None)]);
+    assert_eq!(measured.outbox, [backlog(2, START)]);
+    let claimed = claim(&*store, 1, 1).await.remove(0);
+    assert_eq!(claimed.frozen.seen_at, Some(START));
+    kept(&*store, record(claimed, accepted(), Verdict::Delivered)).await.unwrap();
+    let measured = store.gauges(vec![]).await.unwrap();
+    assert_eq!((measured.jobs, measured.outbox), (vec![], vec![backlog(1, seconds(7))]));
 }
 
 #[tokio::test]
@@ -327,7 +366,12 @@ async fn the_copy_of_an_urgent_delivery_is_owed_once_when_it_was_not_accepted_in
         of: of.into(),
         instead_of: oncall(),
         due_at: seconds(180),
-        frozen: Frozen { receiver: "mail".into(), created_at: seconds(180), ..frozen(&format!("{of}_copy"), job) },
+        frozen: Frozen {
+            receiver: "mail".into(),
+            created_at: seconds(180),
+            seen_at: None,
+            ..frozen(&format!("{of}_copy"), job)
+        },
     };
     let owed = Commit {
         reserves: vec![reserve("msg_1", "a"), reserve("msg_2", "b"), reserve("msg_3", "c"), reserve("msg_4", "d")],

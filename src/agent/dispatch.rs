@@ -396,6 +396,7 @@ pub(super) fn freeze(setup: &ReceiverSetup, owed: &Owed, now: Timestamp) -> Froz
         event: owed.notification.event.as_str().to_owned(),
         title: owed.notification.title.clone(),
         created_at: now,
+        seen_at: None,
         payload: setup.receiver.freeze(owed),
     }
 }

@@ -66,9 +66,9 @@ impl Agent {
     }
 
     /// In its final wording each, should it be alone in the end.
-    pub(super) fn hold(&self, hold: Vec<(Owed, String, Timestamp)>) -> Vec<Held> {
+    pub(super) fn hold(&self, hold: Vec<(Owed, String, Timestamp)>, seen_at: Timestamp) -> Vec<Held> {
         let held = |(owed, group, due_at): (Owed, String, Timestamp)| {
-            let frozen = self.freeze(std::slice::from_ref(&owed)).pop()?;
+            let frozen = self.freeze(std::slice::from_ref(&owed), Some(seen_at)).pop()?;
             let class = owed.pace.map(|pace| pace.class).unwrap_or_default();
             let data = owed.notification.data();
             Some(Held { frozen, severity: owed.notification.severity, class, group, due_at, data })
@@ -123,7 +123,10 @@ impl Agent {
             .unzip();
         let one = |(digest, positions): (Option<Owed>, Vec<usize>)| {
             let frozen = match digest {
-                Some(owed) => self.freeze(std::slice::from_ref(&owed)).pop()?,
+                Some(owed) => {
+                    let seen_at = positions.iter().filter_map(|at| held.get(*at)?.frozen.seen_at).min();
+                    self.freeze(std::slice::from_ref(&owed), seen_at).pop()?
+                }
                 // It counts for the rate from now on.
                 None => Frozen { created_at: now, ..held.get(*positions.first()?)?.frozen.clone() },
             };

@@ -66,6 +66,7 @@ async fn receiver(config: &Config, name: &str) -> anyhow::Result<Exit> {
         event: Event::Probe.as_str().to_owned(),
         title,
         created_at: moment,
+        seen_at: None,
         payload: setup.receiver.freeze(&owed),
     };
     let claimed = Claimed {

@@ -161,7 +161,7 @@ impl Observer for Log {
             Seen::StoreFailed { doing, error } => self.store_failed(doing, error),
             Seen::RulesTaken { by, rules, warnings, .. } => {
                 warnings.iter().for_each(|line| warn!("{line}"));
-                info!(by = by.as_str(), rules, "the rules were read anew and are in force");
+                info!(by = by.as_str(), rules = rules.len(), "the rules were read anew and are in force");
             }
             Seen::RulesRefused { by, errors, warnings } => {
                 warnings.iter().for_each(|line| warn!("{line}"));

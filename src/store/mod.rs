@@ -162,6 +162,39 @@ pub struct PaceOf {
     pub lanes: Vec<Lane>,
 }
 
+/// What is measured of the state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gauges {
+    /// When each source was seen.
+    pub seeing: Vec<Seeing>,
+    /// How many jobs there are in which status.
+    pub jobs: Vec<(SourceName, Status, u64)>,
+    /// What waits to be sent; receivers for whom nothing does are left out, follow-ups are not.
+    pub outbox: Vec<Backlog>,
+}
+
+/// When a source was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seeing {
+    /// Which.
+    pub source: SourceName,
+    /// Its last complete listing, if there was any.
+    pub complete_at: Option<Timestamp>,
+    /// Since when there is none.
+    pub blind_since: Option<Timestamp>,
+}
+
+/// What waits to be sent to a receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Who.
+    pub receiver: ReceiverName,
+    /// How many deliveries.
+    pub pending: u64,
+    /// When the first of them was decided.
+    pub oldest: Timestamp,
+}
+
 /// What a command asks of the running agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -501,6 +534,9 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// One finding.
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, Error>;
+
+    /// What is measured: of all sources and receivers, with the number of jobs by status of those that are named.
+    async fn gauges(&self, counted: Vec<SourceName>) -> Result<Gauges, Error>;
 
     /// Deliveries, newest first.
     async fn deliveries(&self, filter: Filter) -> Result<Page<Delivery, NumberKey>, Error>;

@@ -9,8 +9,8 @@ use super::view::{
     SourceView, TransitionFilter, TransitionView,
 };
 use super::{
-    Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Lapse, Lapsed, PaceOf, Past,
-    Record, Request, Span, Store, Told, Trouble, Wanted,
+    Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Gauges, Lapse, Lapsed, PaceOf,
+    Past, Record, Request, Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, Held};
@@ -140,6 +140,10 @@ impl Store for Nothing {
 
     async fn dossier(&self, _: &DeliveryId) -> Result<Option<Dossier>, Error> {
         Ok(None)
+    }
+
+    async fn gauges(&self, _: Vec<SourceName>) -> Result<Gauges, Error> {
+        Ok(Gauges::default())
     }
 
     async fn pacing(&self, _: Vec<PaceOf>, _: Timestamp) -> Result<Pacing, Error> {

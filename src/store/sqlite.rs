@@ -22,6 +22,7 @@ use writer::{Asked, Work};
 
 mod finding;
 mod follow_up;
+mod gauge;
 mod load;
 mod outbox;
 mod pace;
@@ -34,8 +35,8 @@ use super::view::{
     SourceView, TransitionFilter, TransitionView,
 };
 use super::{
-    Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Lapse,
-    Lapsed, PaceOf, Past, Record, Request, Span, Store, Told, Trouble, Wanted,
+    Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Gauges,
+    Lapse, Lapsed, PaceOf, Past, Record, Request, Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Held};
@@ -520,6 +521,10 @@ impl Store for Sqlite {
         .await
     }
 
+    async fn gauges(&self, counted: Vec<SourceName>) -> Result<Gauges, Error> {
+        self.run(move |connection| gauge::gauges(connection, &counted)).await
+    }
+
     async fn pacing(&self, receivers: Vec<PaceOf>, now: Timestamp) -> Result<Pacing, Error> {
         self.run(move |connection| pace::pacing(connection, &receivers, now)).await
     }
@@ -803,12 +808,12 @@ fn json(value: &impl serde::Serialize) -> String {
 /// Returns how many were new.
 fn write_deliveries(connection: &Connection, deliveries: &[Frozen]) -> rusqlite::Result<usize> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO delivery (id, receiver, source, subject, event, title, created_at, state, due_at, set_at, budget_from)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'pending', ?7, ?7, ?7) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO delivery (id, receiver, source, subject, event, title, created_at, seen_at, state, due_at, set_at, budget_from)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'pending', ?7, ?7, ?7) ON CONFLICT (id) DO NOTHING",
     )?;
     let mut bytes = connection.prepare_cached("INSERT INTO payload (delivery, bytes) VALUES (?1, ?2)")?;
     let mut written = 0;
-    for Frozen { id, receiver, lane, event, title, created_at, payload } in deliveries {
+    for Frozen { id, receiver, lane, event, title, created_at, seen_at, payload } in deliveries {
         let values = params![
             id.as_str(),
             receiver.as_str(),
@@ -817,6 +822,7 @@ fn write_deliveries(connection: &Connection, deliveries: &[Frozen]) -> rusqlite:
             event,
             title,
             created_at.micros(),
+            seen_at.map(Timestamp::micros),
         ];
         if insert.execute(values)? == 1 {
             bytes.execute(params![connection.last_insert_rowid(), payload])?;

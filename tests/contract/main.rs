@@ -56,6 +56,7 @@ fn claimed(setup: &ReceiverSetup, owed: &Owed) -> Claimed {
         event: owed.notification.event.as_str().to_owned(),
         title: owed.notification.title.clone(),
         created_at: NOW,
+        seen_at: None,
         payload: setup.receiver.freeze(owed),
     };
     Claimed {

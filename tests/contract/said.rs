@@ -114,6 +114,7 @@ fn gathered(text_max: usize, name: &str, class: impl Fn(usize) -> String) -> Vec
                 event: owed.notification.event.as_str().to_owned(),
                 title: owed.notification.title.clone(),
                 created_at: NOW,
+                seen_at: Some(NOW),
                 payload: Vec::new(),
             };
             let mut data = owed.notification.data();

@@ -13,6 +13,7 @@ mod hostile;
 mod identity;
 mod killed;
 mod mail;
+mod metrics;
 mod proxy;
 mod reload;
 mod rules;

@@ -21,7 +21,7 @@ enum Door {
 }
 
 /// A world whose configuration has an admin interface, and these keys of `[agent]` and `[admin]`.
-async fn world_with(agent: &str, admin: &str) -> World {
+pub(crate) async fn world_with(agent: &str, admin: &str) -> World {
     let world = World::new().await;
     let config = world.config("poll_every = \"100ms\"", "").replace("[agent]", &format!("[agent]\n{agent}"));
     world.write("jobwatch.toml", &format!("{config}\n[admin]\nlisten = \"127.0.0.1:0\"\n{admin}\n"));
@@ -29,13 +29,13 @@ async fn world_with(agent: &str, admin: &str) -> World {
 }
 
 /// Where the admin interface listens.
-async fn address(service: &mut Service) -> SocketAddr {
+pub(crate) async fn address(service: &mut Service) -> SocketAddr {
     let line = service.logged("the admin interface listens").await;
     line.split_once("address=").unwrap().1.trim().parse().unwrap()
 }
 
 /// One request with these lines after the first; status, head and body of the answer.
-async fn ask(to: SocketAddr, request: &str, lines: &[&str]) -> (u16, String, String) {
+pub(crate) async fn ask(to: SocketAddr, request: &str, lines: &[&str]) -> (u16, String, String) {
     let mut stream = TcpStream::connect(to).await.unwrap();
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     let text = format!("{request} HTTP/1.1\r\n{lines}connection: close\r\n\r\n");
@@ -332,7 +332,7 @@ async fn the_admin_interface_answers_this_machine_and_nobody_s_web_page() {
     for line in ["x-content-type-options: nosniff", "content-security-policy: default-src 'none'", "no-store"] {
         assert!(head.contains(line), "{head}");
     }
-    let (status, head, text) = ask(admin, "GET /metrics", &[&own]).await;
+    let (status, head, text) = ask(admin, "GET /metrics", &[&own, "accept: application/openmetrics-text"]).await;
     assert_eq!(status, 200);
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
     assert!(text.contains(&format!("jobwatch_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"))), "{text}");

@@ -558,6 +558,7 @@ fn a_digest_holds_no_more_than_a_receiver_takes_and_what_is_left_makes_another()
             event: "io.jobwatch.job.failed".into(),
             title: format!("j{n}: x"),
             created_at: START,
+            seen_at: Some(START),
             payload: Vec::new(),
         },
         severity: Severity::Error,

@@ -172,10 +172,10 @@ pub(super) fn rules() -> ArgValueCandidates {
 pub(super) fn deliveries() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         recall(async |store| {
-            let filter = Filter { receiver: None, state: None, job: None, since: None, limit: IDS_MAX };
+            let filter = Filter { limit: IDS_MAX, ..Filter::default() };
             let found = store.deliveries(filter).await?;
             let help = |row: &store::Delivery| format!("to {}, {}", row.receiver, row.state.as_str());
-            Ok(found.iter().filter_map(|row| candidate(row.id.as_str(), &help(row))).collect())
+            Ok(found.items.iter().filter_map(|row| candidate(row.id.as_str(), &help(row))).collect())
         })
     })
 }

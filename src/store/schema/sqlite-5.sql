@@ -29,3 +29,5 @@ CREATE INDEX delivery_by_time ON delivery (created_at);
 CREATE INDEX delivery_by_subject ON delivery (subject, created_at);
 CREATE INDEX delivery_given_up ON delivery (state, created_at) WHERE state = 'dead' OR state = 'dropped';
 
+-- When the listing that showed it was read: how long it took to be told is measured from there.
+ALTER TABLE delivery ADD COLUMN seen_at INTEGER;

@@ -168,6 +168,7 @@ fn frozen(row: &Row<'_>, payload: Vec<u8>) -> rusqlite::Result<Frozen> {
         event: row.get("event")?,
         title: row.get("title")?,
         created_at: instant(row, "created_at")?,
+        seen_at: time(row, "seen_at")?,
         payload,
     })
 }
@@ -331,7 +332,9 @@ pub(super) fn escalate(
 ) -> rusqlite::Result<Vec<ReceiverName>> {
     let values = params![receiver.as_str(), now.micros()];
     let copies: Vec<Frozen> = connection
-        .prepare_cached(&format!("SELECT *, ?2 AS created_at FROM reserve WHERE {URGENT} ORDER BY due_at, of"))?
+        .prepare_cached(&format!(
+            "SELECT *, ?2 AS created_at, NULL AS seen_at FROM reserve WHERE {URGENT} ORDER BY due_at, of"
+        ))?
         .query_map(values, |row| frozen(row, row.get("payload")?))?
         .collect::<rusqlite::Result<_>>()?;
     write_deliveries(connection, &copies)?;

@@ -151,6 +151,7 @@ pub(super) fn held(
             event: row.get("event")?,
             title: row.get("title")?,
             created_at: instant(row, "created_at")?,
+            seen_at: Some(instant(row, "created_at")?),
             payload: row.get("payload")?,
         };
         let held = Held {
