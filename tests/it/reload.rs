@@ -21,7 +21,7 @@ enum Door {
 }
 
 /// A world whose configuration has an admin interface, and these keys of `[agent]` and `[admin]`.
-async fn world_with(agent: &str, admin: &str) -> World {
+pub(crate) async fn world_with(agent: &str, admin: &str) -> World {
     let world = World::new().await;
     let config = world.config("poll_every = \"100ms\"", "").replace("[agent]", &format!("[agent]\n{agent}"));
     world.write("jobwatch.toml", &format!("{config}\n[admin]\nlisten = \"127.0.0.1:0\"\n{admin}\n"));
