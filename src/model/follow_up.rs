@@ -47,6 +47,11 @@ impl FollowUp {
         ReceiverName::from(format!("{PREFIX}{name}"))
     }
 
+    /// Whether that is the name of a follow-up in the outbox; no receiver can have one.
+    pub fn is_receiver(name: &ReceiverName) -> bool {
+        name.as_str().starts_with(PREFIX)
+    }
+
     /// What is said of it stands in one thread with what is said of the job.
     pub fn lane(&self) -> Lane {
         Lane { source: Some(self.topic.source.name.clone()), subject: self.topic.transition.job.id.clone() }
