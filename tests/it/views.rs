@@ -268,6 +268,27 @@ async fn with_a_token_nothing_that_is_known_is_shown_without_it() {
 }
 
 #[tokio::test]
+async fn an_agent_that_has_never_seen_its_source_is_not_ready_and_one_failed_poll_afterwards_does_not_matter() {
+    let world = world_with("", "").await;
+    world.swr.set_fault(Some(Fault::Forbidden));
+    let mut service = world.run();
+    let admin = address(&mut service).await;
+    let ready = async || {
+        let (status, _, body) = ask(admin, "GET /readyz", &["host: localhost"]).await;
+        (status, body)
+    };
+    let (status, body) = ready().await;
+    assert!(status == 503 && body.starts_with("prod: no complete listing yet"), "{body}");
+    world.swr.set_fault(None);
+    service.logged("baseline").await;
+    assert_eq!(ready().await.0, 200);
+    world.swr.set_fault(Some(Fault::Forbidden));
+    service.logged_times("HTTP 403", 2).await;
+    assert_eq!(ready().await.0, 200);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn the_agent_is_ready_when_every_source_was_listed_and_not_while_one_is_blind() {
     let world = world_with("blind_after = \"1s\"", "").await;
     world.swr.set_fault(Some(Fault::Forbidden));
