@@ -165,6 +165,7 @@ async fn wire() {
         rules,
         watch: config.watch,
         observer: Arc::new(Nobody),
+        heartbeat: None,
     });
     agent.once().await;
     let (client, mut took, mut floor) = (reqwest::Client::new(), Duration::MAX, Duration::MAX);

@@ -95,6 +95,7 @@ async fn outbox() -> (Duration, String) {
         rules,
         watch: config.watch,
         observer: Arc::new(Nobody),
+        heartbeat: None,
         follow_ups: Default::default(),
     });
     agent.once().await;

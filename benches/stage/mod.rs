@@ -73,6 +73,7 @@ pub(crate) async fn stage(notify: &[&str], receivers: &str, observer: Arc<dyn Ob
         rules,
         watch: config.watch,
         observer,
+        heartbeat: None,
     });
     Stage { agent, swr, cloud, answered, _directory: directory }
 }

@@ -72,6 +72,7 @@ impl Observer for Reporter {
             | Seen::StoreFailed { .. }
             | Seen::RulesTaken { .. }
             | Seen::RulesRefused { .. }
+            | Seen::Beaten { .. }
             | Seen::PollLost { .. } => {}
         }
     }

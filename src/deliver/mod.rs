@@ -12,6 +12,7 @@ mod email;
 mod feishu;
 mod github;
 mod headers;
+pub mod heartbeat;
 mod maildir;
 mod pagerduty;
 mod parts;

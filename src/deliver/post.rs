@@ -241,6 +241,22 @@ impl<M: Medium> Receiver for Post<M> {
 }
 
 impl Door {
+    /// Where it leads, for people.
+    pub(super) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Asks with GET, and wants nothing but a 2xx. What is wrong is said without what the far end says.
+    pub(super) async fn ask(&self) -> Result<(), String> {
+        let url = Url::parse(self.url.expose_secret().trim()).map_err(|_| "the URL cannot be read")?;
+        let answer = self.client.send(self.client.request(Method::GET, url), Overlong::Cut).await;
+        match answer {
+            Ok(answer) if answer.is_success() => Ok(()),
+            Ok(answer) => Err(format!("{}: HTTP {}", self.target, answer.status)),
+            Err(error) => Err(format!("{}: {}", self.target, self.client.redact(&error.to_string()))),
+        }
+    }
+
     /// Tells it from others in what is stored, and shows nothing.
     fn key(&self) -> String {
         derive("door", &[self.url.expose_secret()])
