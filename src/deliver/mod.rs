@@ -17,6 +17,7 @@ mod maildir;
 mod pagerduty;
 mod parts;
 mod post;
+mod reach;
 mod sign;
 mod slack;
 mod smn;
@@ -36,6 +37,7 @@ use crate::cloud::Pool;
 use crate::document::{Secrets, Table};
 use crate::http::{Egress, Proxy};
 use crate::model::delivery::{Claimed, Outcome, Owed};
+use crate::model::examination::Finding;
 use crate::model::name::ReceiverName;
 use crate::model::text::line;
 use crate::model::time::Timestamp;
@@ -121,6 +123,12 @@ pub trait Receiver: fmt::Debug + Send + Sync {
 
     /// Where it goes, for people: a host, never a secret.
     fn target(&self) -> String;
+
+    /// Looks at what it depends on, one step after the other, and tells nobody anything; ends at the first that bars the
+    /// rest. Nothing when that cannot be done without a message.
+    async fn examine(&self, _now: Timestamp) -> Vec<Finding> {
+        Vec::new()
+    }
 }
 
 /// What came of one attempt.

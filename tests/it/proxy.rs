@@ -468,7 +468,7 @@ async fn a_source_whose_proxy_wants_credentials_says_that_the_configuration_is_t
     let output = world.jobwatch(&["doctor"]).await;
     let (out, _) = said(&output);
     assert_eq!(output.status.code(), Some(3));
-    assert!(out.contains("BAD   source prod: connection: ") && out.contains("(407)"), "{out}");
+    assert!(out.contains("FAIL  source prod: connection: ") && out.contains("(407)"), "{out}");
 }
 
 #[tokio::test]
