@@ -45,8 +45,11 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
     warn_of_orphans(&*store, &config).await;
     let metrics = Arc::new(measure(&config, &rules, Arc::clone(&store)));
     // The log comes last: what it says is measured already.
-    let observers: Vec<Arc<dyn Observer>> =
-        vec![Arc::<Metrics>::clone(&metrics), Arc::new(Notifier::new(sources)), Arc::new(Log::default())];
+    let observers: Vec<Arc<dyn Observer>> = vec![
+        Arc::<Metrics>::clone(&metrics),
+        Arc::new(Notifier::new(sources)),
+        Arc::new(Log::new(|| Clock::system().now())),
+    ];
     let (paths, known, when) = (config.rules.clone(), config.known.clone(), config.reload);
     let agent = assemble(config, rules, Arc::clone(&store), Arc::new(observers));
     let reloader = Reloader::new(Arc::clone(&agent), paths, known, footprint);
@@ -93,6 +96,7 @@ pub(super) fn assemble(
         rules,
         watch: config.watch,
         observer,
+        heartbeat: config.heartbeat,
     })
 }
 

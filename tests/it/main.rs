@@ -9,6 +9,7 @@ mod delivering;
 mod doctor;
 mod faults;
 mod follow_ups;
+mod heartbeat;
 mod hostile;
 mod identity;
 mod killed;
