@@ -47,6 +47,11 @@ impl FollowUp {
         ReceiverName::from(format!("{PREFIX}{name}"))
     }
 
+    /// Whether a name in the outbox is a follow-up's.
+    pub fn is_one(receiver: &ReceiverName) -> bool {
+        receiver.as_str().starts_with(PREFIX)
+    }
+
     /// What is said of it stands in one thread with what is said of the job.
     pub fn lane(&self) -> Lane {
         Lane { source: Some(self.topic.source.name.clone()), subject: self.topic.transition.job.id.clone() }
