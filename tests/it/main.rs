@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should fail loudly")]
 
 mod asking;
+mod browser;
 mod commands;
 mod crash;
 mod delivering;
@@ -12,6 +13,7 @@ mod hostile;
 mod identity;
 mod killed;
 mod mail;
+mod page;
 mod proxy;
 mod reload;
 mod rules;

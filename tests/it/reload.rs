@@ -29,13 +29,13 @@ async fn world_with(agent: &str, admin: &str) -> World {
 }
 
 /// Where the admin interface listens.
-async fn address(service: &mut Service) -> SocketAddr {
+pub(crate) async fn address(service: &mut Service) -> SocketAddr {
     let line = service.logged("the admin interface listens").await;
     line.split_once("address=").unwrap().1.trim().parse().unwrap()
 }
 
 /// One request with these lines after the first; status, head and body of the answer.
-async fn ask(to: SocketAddr, request: &str, lines: &[&str]) -> (u16, String, String) {
+pub(crate) async fn ask(to: SocketAddr, request: &str, lines: &[&str]) -> (u16, String, String) {
     let mut stream = TcpStream::connect(to).await.unwrap();
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     let text = format!("{request} HTTP/1.1\r\n{lines}connection: close\r\n\r\n");
@@ -340,7 +340,7 @@ async fn the_admin_interface_answers_this_machine_and_nobody_s_web_page() {
     for (request, lines, status) in [
         ("GET /-/reload", "x: y", 405),
         ("DELETE /metrics", "x: y", 405),
-        ("GET /", "x: y", 404),
+        ("POST /", "content-length: 0", 405),
         ("GET /api/v1/jobs", "x: y", 404),
         ("POST /-/reload", "content-length: 1000000", 413),
     ] {
