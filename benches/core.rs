@@ -5,19 +5,14 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jobwatch::agent::{Agent, Observer, Seen, Setup};
-use jobwatch::clock::Clock;
-use jobwatch::config::{self, Purpose};
 use jobwatch::diff::{Points, Policy, diff};
 use jobwatch::model::job::{Job, Status};
 use jobwatch::model::listing::Listing;
 use jobwatch::model::name::SourceName;
 use jobwatch::model::snapshot::{Known, Snapshot};
 use jobwatch::model::time::Timestamp;
-use jobwatch::simulator::{Inbox, Scenario, Swr, serve};
 use jobwatch::store::{self, Access};
 
 const ROUNDS: usize = 7;
@@ -32,7 +27,6 @@ fn main() {
     differ();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(load());
-    runtime.block_on(wire());
 }
 
 fn best<T>(mut work: impl FnMut() -> T) -> Duration {
@@ -120,73 +114,4 @@ async fn load() {
         black_box(copy);
     }
     line("a snapshot of 100,000 jobs loaded / copied in memory", took, floor);
-}
-
-struct Nobody;
-
-impl Observer for Nobody {
-    fn see(&self, _: &Seen<'_>) {}
-}
-
-/// From the beginning of the poll that sees a failure to the record of its webhook, with listing, plan, commit, claim and
-/// two more writes in it, beside one bare GET of the listing and one bare POST.
-async fn wire() {
-    let scenario = Scenario::read("token = \"t\"\nproject_id = \"p\"\n", "bench".as_ref()).unwrap();
-    let clock = Clock::system();
-    let (now, inbox) = (clock.clone(), Inbox::new());
-    let swr = Swr::new(scenario, move || now.now());
-    swr.set_jobs(Vec::new());
-    let (cloud, web) = (bind().await, bind().await);
-    let (cloud_at, web_at) = (cloud.local_addr().unwrap(), web.local_addr().unwrap());
-    tokio::spawn(serve(cloud, swr.router(), std::future::pending()));
-    tokio::spawn(serve(web, inbox.router(), std::future::pending()));
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("jobwatch.toml");
-    let config = format!(
-        "[agent]\nstate = \"sqlite:s.db\"\nnotify = [\"w\"]\nallow_inline_secrets = true\n[[source]]\nname = \"prod\"\nkind = \"swr\"\n\
-         endpoint = \"http://{cloud_at}\"\nproject_id = \"p\"\ncredentials = {{ kind = \"token\", token = \"t\" }}\n\
-         [receiver.w]\nkind = \"webhook\"\nurl = \"http://{web_at}/\"\nallow_targets = [\"127.0.0.1\"]\nrate = \"unlimited\"\n"
-    );
-    std::fs::write(&path, config).unwrap();
-    std::fs::create_dir(directory.path().join("rules")).unwrap();
-    let rule = "schema = 1\n[[rule]]\nid = \"all\"\nwhen = { to = \"*\" }\nnotify = [\"w\"]\n";
-    std::fs::write(directory.path().join("rules/all.toml"), rule).unwrap();
-    let (config, report) = config::load(&path, Purpose::Run);
-    assert!(!report.has_errors(), "{:?}", report.lines().collect::<Vec<_>>());
-    let config = config.unwrap();
-    let (rules, _) = config::rules(&config.rules, Some(&config.known));
-    let agent = Agent::new(Setup {
-        store: store::open(&config.state, Access::Agent).await.unwrap(),
-        clock,
-        chance: || 0.5,
-        sources: config.sources,
-        receivers: config.receivers,
-        follow_ups: Default::default(),
-        rules,
-        watch: config.watch,
-        observer: Arc::new(Nobody),
-    });
-    agent.once().await;
-    let (client, mut took, mut floor) = (reqwest::Client::new(), Duration::MAX, Duration::MAX);
-    for n in 0..50 {
-        let mut changed = job(0);
-        changed.status = if n % 2 == 0 { Status::Failed } else { Status::Running };
-        changed.updated_at = Some(format!("2021-05-12T04:00:{n:02}Z").into());
-        swr.set_jobs(vec![changed]);
-        let count = inbox.count();
-        let start = Instant::now();
-        let _poll = agent.once().await;
-        inbox.reached(count + 1).await;
-        took = took.min(start.elapsed());
-        let start = Instant::now();
-        let url = format!("http://{cloud_at}/v2/p/jobs?offset=0&limit=100");
-        client.get(url).header("X-Auth-Token", "t").send().await.unwrap().bytes().await.unwrap();
-        client.post(format!("http://{web_at}/")).body("x").send().await.unwrap();
-        floor = floor.min(start.elapsed());
-    }
-    line("a poll that sees a failure, to its record / a GET and a POST", took, floor);
-}
-
-async fn bind() -> tokio::net::TcpListener {
-    tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap()
 }

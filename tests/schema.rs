@@ -201,6 +201,7 @@ concurrency = 8
 kind = "webhook"
 url = "https://example.org/x"
 secret = [{ file = "key" }, { file = "key" }]
+signature = "standard"
 ca_file = "ca.pem"
 rate = "unlimited"
 "#,
@@ -485,6 +486,12 @@ const WRONG_CONFIG: &[(&str, &str, &str)] = &[
     ("kind = \"webhook\"", "kind = \"webhook\"\nrate = \"often\"", "rate"),
     ("kind = \"webhook\"", "kind = \"webhook\"\nretry = { frist = \"5s\" }", "unknown-key"),
     ("kind = \"webhook\"", "kind = \"webhook\"\nheaders = { X = 5 }", "wrong-type"),
+    ("kind = \"webhook\"", "kind = \"webhook\"\nsignature = \"standard\"", "missing-key"),
+    ("kind = \"webhook\"", "kind = \"webhook\"\nsignature_header = \"X\"", "missing-key"),
+    ("signature = \"standard\"", "signature = \"hmac-sha256\"", "signature"),
+    ("signature = \"standard\"", "signature_header = \"X\"", "signature"),
+    ("signature = \"standard\"", "signature = \"hmac\"", "unknown-word"),
+    ("format = \"plain\"", "format = \"binary\"", "unknown-word"),
     ("server = \"smtp://mail.example.org:587\"", "server = \"https://mail.example.org\"", "server"),
     ("to = \"oncall@example.org\"", "to = []", "missing-key"),
     ("to = \"oncall@example.org\"", "to = \"oncall@example.org\"\nuser = \"u\"", "credentials"),

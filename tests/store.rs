@@ -15,7 +15,8 @@ use jobwatch::model::snapshot::{Change, Known};
 use jobwatch::model::time::Timestamp;
 use jobwatch::model::transition::{State, Transition};
 use jobwatch::store::{
-    self, Access, Again, Commit, Dropped, Error, Filter, Gathered, PaceOf, Record, Span, Store, Told, Trouble, Wanted,
+    self, Access, Again, Backlog, Commit, Dropped, Error, Filter, Gathered, Gauges, PaceOf, Record, Seeing, Span,
+    Store, Told, Trouble, Wanted,
 };
 
 const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
@@ -48,6 +49,7 @@ fn frozen(id: &str, job: &str) -> Frozen {
         event: "io.jobwatch.job.failed".into(),
         title: format!("{job} failed"),
         created_at: START,
+        seen_at: Some(START),
         payload: format!("{{\"job\":\"{job}\"}}").into_bytes(),
     }
 }
@@ -80,6 +82,43 @@ async fn claim(store: &dyn Store, at: u64, limit: usize) -> Vec<Claimed> {
 }
 
 #[tokio::test]
+async fn what_is_measured_is_what_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await.unwrap();
+    assert_eq!(store.gauges(vec![prod()]).await.unwrap(), Gauges::default());
+    let job = |id: &str, status: &str, gone: bool| {
+        let job = Job::bare(id, Status::read(status));
+        let known = Known { job, seq: 1, status_since: START, seen_at: START, missing: 0, stale: 0, gone };
+        Change { known, transition: None }
+    };
+    let changes =
+        vec![job("a", "Failed", false), job("b", "Failed", false), job("c", "Odd", false), job("d", "Odd", true)];
+    let late = Frozen { created_at: seconds(7), ..frozen("msg_2", "b") };
+    let errand = Frozen { receiver: "follow_up/x".into(), ..frozen("msg_3", "c") };
+    let mut poll = commit(vec![frozen("msg_1", "a"), late, errand]);
+    poll.changes = changes;
+    store.commit(poll).await.unwrap();
+    let lab = Commit {
+        complete: false,
+        sight: Sight { blind_since: Some(seconds(3)), ..Sight::default() },
+        ..Commit::unchanged("lab".into(), START)
+    };
+    store.commit(lab).await.unwrap();
+    let mut measured = store.gauges(vec![prod(), "lab".into()]).await.unwrap();
+    measured.jobs.sort_by_key(|(_, status, _)| status.to_string());
+    let seeing = |source: SourceName, complete_at, blind_since| Seeing { source, complete_at, blind_since };
+    let backlog = |pending, oldest| Backlog { receiver: oncall(), pending, oldest };
+    assert_eq!(measured.jobs, [(prod(), Status::Failed, 2), (prod(), Status::read("Odd"), 1)]);
+    assert_eq!(measured.seeing, [seeing("lab".into(), None, Some(seconds(3))), seeing(prod(), Some(START), None)]);
+    assert_eq!(measured.outbox, [backlog(2, START)]);
+    let claimed = claim(&*store, 1, 1).await.remove(0);
+    assert_eq!(claimed.frozen.seen_at, Some(START));
+    kept(&*store, record(claimed, accepted(), Verdict::Delivered)).await.unwrap();
+    let measured = store.gauges(vec![]).await.unwrap();
+    assert_eq!((measured.jobs, measured.outbox), (vec![], vec![backlog(1, seconds(7))]));
+}
+
+#[tokio::test]
 async fn what_a_poll_decided_is_there_after_a_restart_to_the_last_field() {
     let directory = tempfile::tempdir().unwrap();
     let mut job = Job::bare("a", Status::read("Paused"));
@@ -92,6 +131,7 @@ async fn what_a_poll_decided_is_there_after_a_restart_to_the_last_field() {
         severity: Severity::Error,
         at: seconds(9),
         delivered_at: None,
+        lost: false,
         held_back: 4,
     };
     let alert = Alert {
@@ -326,7 +366,12 @@ async fn the_copy_of_an_urgent_delivery_is_owed_once_when_it_was_not_accepted_in
         of: of.into(),
         instead_of: oncall(),
         due_at: seconds(180),
-        frozen: Frozen { receiver: "mail".into(), created_at: seconds(180), ..frozen(&format!("{of}_copy"), job) },
+        frozen: Frozen {
+            receiver: "mail".into(),
+            created_at: seconds(180),
+            seen_at: None,
+            ..frozen(&format!("{of}_copy"), job)
+        },
     };
     let owed = Commit {
         reserves: vec![reserve("msg_1", "a"), reserve("msg_2", "b"), reserve("msg_3", "c"), reserve("msg_4", "d")],
@@ -444,6 +489,7 @@ fn told_by(alert: &str, job: &str, delivery: &str) -> Alert {
             severity: Severity::Error,
             at: START,
             delivered_at: None,
+            lost: false,
             held_back: 0,
         }],
     }
@@ -484,7 +530,7 @@ async fn what_is_held_is_told_in_one_message_that_is_in_order_with_all_that_is_s
     assert_eq!(told().await, ("msg_b".to_owned(), None), "what is held is on its way");
 
     let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
-    let gathered = Gathered { frozen: digest, held: due.iter().map(|(n, _)| *n).collect() };
+    let gathered = Gathered { frozen: digest, held: due.iter().map(|(n, _)| *n).collect(), reserve: None };
     store.gathered(vec![gathered.clone()], seconds(20)).await.unwrap();
     store.gathered(vec![gathered], seconds(20)).await.unwrap();
     assert_eq!(store.holding(START).await.unwrap(), [(oncall(), seconds(90))]);
@@ -550,7 +596,7 @@ async fn what_follows_a_message_that_is_tried_again_waits_for_it_and_keeps_no_di
     let first = vec![held("msg_c", "c", 0), held("msg_d", "d", 0)];
     store.commit(Commit { held: first, ..commit(vec![frozen("msg_a", "a")]) }).await.unwrap();
     let numbers = store.held(&oncall(), START, 9, usize::MAX).await.unwrap().into_iter().map(|(n, _)| n).collect();
-    store.gathered(vec![Gathered { frozen: digest, held: numbers }], START).await.unwrap();
+    store.gathered(vec![Gathered { frozen: digest, held: numbers, reserve: None }], START).await.unwrap();
     let later = ["a", "b", "c"].map(|job| held(&format!("msg_{job}2"), job, 0));
     store.commit(Commit { held: later.to_vec(), ..commit(vec![]) }).await.unwrap();
     let due = async || -> Vec<String> {
@@ -578,7 +624,7 @@ async fn a_poll_that_was_decided_before_a_digest_was_made_does_not_forget_that_d
     store.commit(Commit { held: both, alerts: vec![alert.clone()], ..commit(vec![]) }).await.unwrap();
     let digest = Frozen { lane: Lane { source: None, subject: "digest/x".into() }, ..frozen("msg_digest", "") };
     let numbers = store.held(&oncall(), START, 9, usize::MAX).await.unwrap().into_iter().map(|(n, _)| n).collect();
-    store.gathered(vec![Gathered { frozen: digest, held: numbers }], START).await.unwrap();
+    store.gathered(vec![Gathered { frozen: digest, held: numbers, reserve: None }], START).await.unwrap();
     let mut counted = alert;
     counted.told[0].held_back = 4;
     store.commit(Commit { alerts: vec![counted.clone()], ..commit(vec![]) }).await.unwrap();
@@ -630,17 +676,17 @@ async fn a_message_that_was_given_up_told_nobody_so_that_no_cooldown_counts_from
     store.commit(Commit { alerts, ..commit(vec![frozen("msg_a", "a")]) }).await.unwrap();
     let told = async || {
         let memory = store.load(&prod(), Wanted { ids: vec!["a".into()], ..Wanted::default() }).await.unwrap();
-        memory.alerts.values().next().unwrap().told.first().map(|told| told.delivered_at)
+        memory.alerts.values().next().unwrap().told.first().map(|told| (told.lost, told.delivered_at)).unwrap()
     };
-    assert_eq!(told().await, Some(None), "on its way");
+    assert_eq!(told().await, (false, None), "on its way");
     let claims = claim(&*store, 0, 1).await;
     let refused = Outcome::Refused { why: "HTTP 404".into() };
     kept(&*store, record(claims[0].clone(), refused, Verdict::Dead)).await.unwrap();
-    assert_eq!(told().await, None);
+    assert_eq!(told().await, (true, None));
     store.again(Again::Dead(None), seconds(5)).await.unwrap();
     let claims = claim(&*store, 5, 1).await;
     kept(&*store, record(claims[0].clone(), accepted(), Verdict::Delivered)).await.unwrap();
-    assert_eq!(told().await, Some(Some(START.plus(Duration::from_millis(3)))), "delivered when the attempt ended");
+    assert_eq!(told().await, (false, Some(START.plus(Duration::from_millis(3)))), "delivered when the attempt ended");
 }
 
 #[tokio::test]

@@ -67,6 +67,7 @@ fn frozen(id: &str, receiver: &str, job: &str, created: u64) -> Frozen {
         event: "io.jobwatch.job.failed".into(),
         title: format!("{job} failed"),
         created_at: at(created),
+        seen_at: None,
         payload: b"{}".to_vec(),
     }
 }
@@ -200,6 +201,7 @@ fn told(receiver: &str, delivery: &str) -> alert::Told {
         severity: Severity::Critical,
         at: at(2),
         delivered_at: None,
+        lost: false,
         held_back: 3,
     }
 }

@@ -1,6 +1,5 @@
 //! An agent in this process, with a simulated cloud and one receiver, as the benchmarks of deliveries set it up.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -20,7 +19,6 @@ use tokio::net::TcpListener;
 pub(crate) struct Stage {
     pub(crate) agent: Arc<Agent>,
     pub(crate) swr: Swr,
-    pub(crate) cloud: SocketAddr,
     /// When the cloud last had an answer ready.
     pub(crate) answered: Arc<Mutex<Option<Instant>>>,
     _directory: TempDir,
@@ -74,7 +72,7 @@ pub(crate) async fn stage(notify: &[&str], receivers: &str, observer: Arc<dyn Ob
         watch: config.watch,
         observer,
     });
-    Stage { agent, swr, cloud, answered, _directory: directory }
+    Stage { agent, swr, answered, _directory: directory }
 }
 
 pub(crate) async fn bind() -> TcpListener {

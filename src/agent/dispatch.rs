@@ -4,6 +4,7 @@
 //! is claimed (`desk`), everything that ended meanwhile in one transaction.
 
 mod desk;
+mod news;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -164,21 +165,26 @@ impl Lane {
 
     /// The copy of an urgent delivery for this receiver's fallback, if there is one.
     pub(super) fn reserve<'a>(&self, owed: &'a Owed, now: Timestamp) -> Option<(Reserve, &'a Owed)> {
+        let notification = &owed.notification;
+        let urgent = notification.severity == Severity::Critical && notification.event != Event::AlertResolved;
+        Some((self.copy(&owed.id, owed, now).filter(|_| urgent)?, owed))
+    }
+
+    /// The copy for this receiver's fallback of what the delivery `of` tells.
+    pub(super) fn copy(&self, of: &DeliveryId, owed: &Owed, now: Timestamp) -> Option<Reserve> {
         let setup = self.setup();
         let (after, notification) = (setup.schedule.escalate_after, &owed.notification);
-        let urgent = notification.severity == Severity::Critical && notification.event != Event::AlertResolved;
-        let fallback = setup.fallback.as_ref().filter(|name| urgent && **name != self.name)?;
+        let fallback = setup.fallback.as_ref().filter(|name| **name != self.name)?;
         let body = format!("{} has not taken this within {}.\n\n{}", self.name, span(after), notification.body);
         let copy = Owed {
-            id: DeliveryId::from(derive("msg", &["jobwatch/escalated/v1", owed.id.as_str(), fallback.as_str()])),
+            id: DeliveryId::from(derive("msg", &["jobwatch/escalated/v1", of.as_str(), fallback.as_str()])),
             receiver: fallback.clone(),
             lane: owed.lane.clone(),
             notification: Notification { body, ..notification.clone() },
             pace: None,
         };
         let frozen = freeze(self.shared.receivers.get(fallback)?, &copy, now);
-        let of = owed.id.clone();
-        Some((Reserve { of, instead_of: self.name.clone(), due_at: now.plus(after), frozen }, owed))
+        Some(Reserve { of: of.clone(), instead_of: self.name.clone(), due_at: now.plus(after), frozen })
     }
 
     /// Serves the receiver until the agent stops; then waits for what is under way, and gives back what does not end.
@@ -390,6 +396,7 @@ pub(super) fn freeze(setup: &ReceiverSetup, owed: &Owed, now: Timestamp) -> Froz
         event: owed.notification.event.as_str().to_owned(),
         title: owed.notification.title.clone(),
         created_at: now,
+        seen_at: None,
         payload: setup.receiver.freeze(owed),
     }
 }

@@ -8,10 +8,11 @@ use super::Agent;
 use super::observer::Seen;
 use super::pulse::Heart;
 use super::shutdown::Shutdown;
-use crate::model::delivery::{Frozen, Held, Lane, Owed};
+use crate::model::alert::Severity;
+use crate::model::delivery::{Frozen, Held, Lane, Owed, Reserve};
 use crate::model::name::ReceiverName;
 use crate::model::time::Timestamp;
-use crate::plan::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Plan, Rate, digests, gather, pace};
+use crate::plan::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Plan, Rate, Room, digest, digests, gather, is_end, pace};
 use crate::store::{self, Gathered, PaceOf};
 
 /// What is held is looked at this often without a nudge: a rate that is used up has room again after a while.
@@ -65,9 +66,9 @@ impl Agent {
     }
 
     /// In its final wording each, should it be alone in the end.
-    pub(super) fn hold(&self, hold: Vec<(Owed, String, Timestamp)>) -> Vec<Held> {
+    pub(super) fn hold(&self, hold: Vec<(Owed, String, Timestamp)>, seen_at: Timestamp) -> Vec<Held> {
         let held = |(owed, group, due_at): (Owed, String, Timestamp)| {
-            let frozen = self.freeze(std::slice::from_ref(&owed)).pop()?;
+            let frozen = self.freeze(std::slice::from_ref(&owed), Some(seen_at)).pop()?;
             let class = owed.pace.map(|pace| pace.class).unwrap_or_default();
             let data = owed.notification.data();
             Some(Held { frozen, severity: owed.notification.severity, class, group, due_at, data })
@@ -111,7 +112,8 @@ impl Agent {
         if left == 0 {
             return Ok(());
         }
-        let text_max = self.shared.receivers.get(receiver).map_or(usize::MAX, |setup| setup.text_max);
+        let Some(setup) = self.shared.receivers.get(receiver) else { return Ok(()) };
+        let room = Room { text_max: setup.text_max, ends_apart: setup.receiver.ends_by_id() };
         let (numbers, held): (Vec<i64>, Vec<Held>) = self
             .shared
             .store
@@ -121,16 +123,33 @@ impl Agent {
             .unzip();
         let one = |(digest, positions): (Option<Owed>, Vec<usize>)| {
             let frozen = match digest {
-                Some(owed) => self.freeze(std::slice::from_ref(&owed)).pop()?,
+                Some(owed) => {
+                    let seen_at = positions.iter().filter_map(|at| held.get(*at)?.frozen.seen_at).min();
+                    self.freeze(std::slice::from_ref(&owed), seen_at).pop()?
+                }
                 // It counts for the rate from now on.
                 None => Frozen { created_at: now, ..held.get(*positions.first()?)?.frozen.clone() },
             };
-            Some(Gathered { frozen, held: positions.into_iter().filter_map(|at| numbers.get(at).copied()).collect() })
+            let told: Vec<&Held> = positions.iter().filter_map(|at| held.get(*at)).collect();
+            let reserve = self.reserve_of(&frozen, &told, now);
+            let held = positions.into_iter().filter_map(|at| numbers.get(at).copied()).collect();
+            Some(Gathered { frozen, held, reserve })
         };
-        let gathered: Vec<Gathered> = gather(&held, left, text_max, now).into_iter().filter_map(one).collect();
+        let gathered: Vec<Gathered> = gather(&held, left, room, now).into_iter().filter_map(one).collect();
         self.shared.store.gathered(gathered, now).await?;
         self.shared.nudges.nudge(receiver);
         Ok(())
+    }
+
+    /// The copy for the fallback of what was held and is told now, if there is anything urgent in it.
+    fn reserve_of(&self, frozen: &Frozen, told: &[&Held], now: Timestamp) -> Option<Reserve> {
+        let urgent: Vec<Held> = told
+            .iter()
+            .filter(|held| held.severity == Severity::Critical && !is_end(held))
+            .map(|held| (*held).clone())
+            .collect();
+        let lane = self.lanes.get(&frozen.receiver).filter(|_| !urgent.is_empty())?;
+        lane.copy(&frozen.id, &digest(&urgent, now), now)
     }
 
     fn pace_of(&self, receiver: &ReceiverName, lanes: Vec<Lane>, now: Timestamp) -> PaceOf {

@@ -112,7 +112,7 @@ impl Agent {
         if words.is_empty() {
             return;
         }
-        match self.shared.store.tell(Told { sources: Vec::new(), deliveries: self.freeze(&words) }).await {
+        match self.shared.store.tell(Told { sources: Vec::new(), deliveries: self.freeze(&words, None) }).await {
             Ok(()) => {
                 self.lookout.words().retain(|word| !words.iter().any(|told| told.id == word.id));
                 words.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
@@ -134,7 +134,7 @@ impl Agent {
         if outlook.told.is_empty() {
             return;
         }
-        let told = Told { sources: outlook.told.clone(), deliveries: self.freeze(&outlook.owed) };
+        let told = Told { sources: outlook.told.clone(), deliveries: self.freeze(&outlook.owed, None) };
         match self.shared.store.tell(told).await {
             Ok(()) => {
                 let mut views = self.lookout.views();

@@ -256,9 +256,9 @@ impl Agent {
     }
 
     /// Deliveries in their final wording, as they are stored and sent.
-    fn freeze(&self, owed: &[Owed]) -> Vec<Frozen> {
-        owed.iter()
-            .filter_map(|owed| Some(self.lanes.get(&owed.receiver)?.freeze(owed, self.shared.clock.now())))
-            .collect()
+    fn freeze(&self, owed: &[Owed], seen_at: Option<Timestamp>) -> Vec<Frozen> {
+        let now = self.shared.clock.now();
+        let freeze = |owed: &Owed| Some(Frozen { seen_at, ..self.lanes.get(&owed.receiver)?.freeze(owed, now) });
+        owed.iter().filter_map(freeze).collect()
     }
 }

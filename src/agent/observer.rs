@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::delivery::{Attempt, Claimed, Verdict};
 use crate::model::follow_up::{FollowUp, Report};
-use crate::model::name::{ReceiverName, SourceName};
+use crate::model::name::{ReceiverName, RuleId, SourceName};
 use crate::model::time::Timestamp;
 use crate::plan::Plan;
 use crate::store;
@@ -39,6 +39,13 @@ pub enum Seen<'a> {
     },
     /// Urgent deliveries were not accepted in time: copies went to the fallback.
     Escalated {
+        /// Whose.
+        receiver: &'a ReceiverName,
+        /// How many.
+        count: usize,
+    },
+    /// Deliveries were given up that nobody could try in time.
+    Lapsed {
         /// Whose.
         receiver: &'a ReceiverName,
         /// How many.
@@ -83,8 +90,8 @@ pub enum Seen<'a> {
         by: Asker,
         /// When.
         at: Timestamp,
-        /// How many there are.
-        rules: usize,
+        /// Which there are.
+        rules: &'a [RuleId],
         /// What may not be meant in them, a line each.
         warnings: &'a [String],
     },

@@ -4,6 +4,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Agent;
 use super::observer::{Asker, Seen};
+use crate::model::name::RuleId;
 use crate::model::time::Timestamp;
 use crate::plan::{rules_accepted, rules_refused};
 use crate::rules::RuleSet;
@@ -11,12 +12,12 @@ use crate::rules::RuleSet;
 impl Agent {
     /// Puts other rules in force. What was told is remembered by rule id and is not told again.
     pub fn take_rules(&self, by: Asker, rules: RuleSet, warnings: &[String]) {
-        let count = rules.rules.len();
+        let ids: Vec<RuleId> = rules.rules.iter().map(|rule| rule.id().clone()).collect();
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         let at = self.shared.clock.now();
-        self.shared.observer.see(&Seen::RulesTaken { by, at, rules: count, warnings });
+        self.shared.observer.see(&Seen::RulesTaken { by, at, rules: &ids, warnings });
         if let Some(since) = self.refused().take() {
-            self.lookout.say(rules_accepted(count, &self.shared.watch, since, at));
+            self.lookout.say(rules_accepted(ids.len(), &self.shared.watch, since, at));
         }
     }
 

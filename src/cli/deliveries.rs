@@ -6,7 +6,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, Table};
 use serde_json::{Value, json};
 
-use super::{Exit, Format, Global, Since, show, since};
+use super::{Exit, Format, Global, Since, completions, show, since};
 use crate::clock::Clock;
 use crate::deliver::tame;
 use crate::model::delivery::DeliveryState;
@@ -28,6 +28,7 @@ pub(super) enum Deliveries {
     /// One delivery with every attempt and the bytes that are sent.
     Show {
         /// The delivery's id.
+        #[arg(add = completions::deliveries())]
         id: String,
         /// How to print it.
         #[arg(long, value_enum, default_value = "text")]
@@ -36,19 +37,19 @@ pub(super) enum Deliveries {
     /// Send again, under the same id: at once, or with the next start if the agent is not running.
     Retry {
         /// The deliveries' ids.
-        #[arg(required_unless_present_any = ["dead", "receiver"], value_name = "ID")]
+        #[arg(required_unless_present_any = ["dead", "receiver"], value_name = "ID", add = completions::deliveries())]
         ids: Vec<String>,
         /// Every dead one.
         #[arg(long, conflicts_with = "ids")]
         dead: bool,
         /// Everything that is pending for this receiver; one that retired is opened again. With `--dead`, the dead ones.
-        #[arg(long, value_name = "NAME", conflicts_with = "ids")]
+        #[arg(long, value_name = "NAME", conflicts_with = "ids", add = completions::receivers())]
         receiver: Option<String>,
     },
     /// End deliveries that are pending or dead: they are kept, and never sent again.
     Drop {
         /// The deliveries' ids.
-        #[arg(required = true, value_name = "ID")]
+        #[arg(required = true, value_name = "ID", add = completions::deliveries())]
         ids: Vec<String>,
         /// Who orders it.
         #[arg(long, value_name = "NAME", env = "USER")]
@@ -65,7 +66,7 @@ pub(super) enum Deliveries {
 #[derive(Debug, clap::Args)]
 struct Which {
     /// Only to this receiver.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::receivers())]
     receiver: Option<String>,
     /// Only in this state.
     #[arg(long, value_parser = STATES)]

@@ -65,6 +65,7 @@ impl Observer for Reporter {
             Seen::Remarked { .. }
             | Seen::Attempted { .. }
             | Seen::Escalated { .. }
+            | Seen::Lapsed { .. }
             | Seen::Rested { .. }
             | Seen::Recovered { .. }
             | Seen::FollowedUp { .. }

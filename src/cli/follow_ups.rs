@@ -6,7 +6,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, Table};
 use serde_json::json;
 
-use super::{Exit, Format, Global, show};
+use super::{Exit, Format, Global, completions, show};
 use crate::clock::Clock;
 use crate::deliver::tame;
 use crate::model::follow_up::{Consent, Listed};
@@ -39,7 +39,7 @@ pub(super) enum FollowUps {
 #[derive(Debug, clap::Args)]
 pub(super) struct Word {
     /// Their ids.
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", add = completions::follow_ups())]
     ids: Vec<String>,
     /// Who says so.
     #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]

@@ -1,12 +1,14 @@
 //! What an operator types: one file a command, and the exit codes.
 
 mod check;
+mod completions;
 mod deliveries;
 mod demo;
 mod diff;
 mod doctor;
 mod follow_ups;
 mod init;
+mod man;
 mod poll;
 mod probe;
 mod reload;
@@ -45,7 +47,7 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 struct Global {
     /// The configuration [default: ./jobwatch.toml, else /etc/jobwatch/jobwatch.toml].
     #[arg(long, global = true, value_name = "FILE", env = "JOBWATCH_CONFIG")]
@@ -64,15 +66,17 @@ struct Global {
     color: Colour,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum LogFormat {
+    #[default]
     Text,
     Json,
     Journal,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Colour {
+    #[default]
     Auto,
     Always,
     Never,
@@ -126,6 +130,10 @@ enum Command {
     Doctor(doctor::Doctor),
     /// The SWR simulator alone, for trying rules against it.
     Simulate(simulate::Simulate),
+    /// A script that makes a shell complete commands, options, and the names in the configuration.
+    Completions(completions::Completions),
+    /// The manual page of the program, or of one of its commands.
+    Man(man::Man),
 }
 
 /// How a command ends.
@@ -154,6 +162,9 @@ impl From<Exit> for ExitCode {
 
 /// Runs the command line. Wrong usage ends with 2, as clap does.
 pub fn main() -> ExitCode {
+    if completions::answered() {
+        return ExitCode::SUCCESS;
+    }
     let Cli { global, command } = Cli::parse();
     match global.color {
         Colour::Auto => ColorChoice::Auto,
@@ -191,6 +202,8 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::Probe(probe) => runtime.block_on(probe.run(global)),
         Command::Doctor(doctor) => runtime.block_on(doctor.run(global)),
         Command::Simulate(simulate) => runtime.block_on(simulate.run()),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use super::run::{assemble, open};
-use super::{Exit, Format, Global, show};
+use super::{Exit, Format, Global, completions, show};
 use crate::agent::Observer;
 use crate::config::Purpose;
 use crate::model::name::SourceName;
@@ -15,7 +15,7 @@ use crate::store::{self, Access};
 #[derive(Debug, clap::Args)]
 pub(super) struct Poll {
     /// Only this source.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::sources())]
     source: Option<String>,
     /// Print what would be written and sent; write and send nothing.
     #[arg(long)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use super::{Exit, Global, doctor, show};
+use super::{Exit, Global, completions, doctor, show};
 use crate::clock::Clock;
 use crate::config::{Config, Purpose};
 use crate::model::alert::Severity;
@@ -19,11 +19,13 @@ pub(super) enum Probe {
     /// List a source once, whole, and say what was found.
     Source {
         /// Its name.
+        #[arg(add = completions::sources())]
         name: String,
     },
     /// Send one clearly marked test message.
     Receiver {
         /// Its name.
+        #[arg(add = completions::receivers())]
         name: String,
     },
 }
@@ -64,6 +66,7 @@ async fn receiver(config: &Config, name: &str) -> anyhow::Result<Exit> {
         event: Event::Probe.as_str().to_owned(),
         title,
         created_at: moment,
+        seen_at: None,
         payload: setup.receiver.freeze(&owed),
     };
     let claimed = Claimed {

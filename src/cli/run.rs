@@ -16,7 +16,7 @@ use crate::model::follow_up::FollowUp;
 use crate::model::time::Timestamp;
 use crate::ops::admin::{Admin, Inside};
 use crate::ops::log::Log;
-use crate::ops::metrics::Metrics;
+use crate::ops::metrics::{Metrics, Subjects};
 use crate::ops::page::{Page, Setup as PageSetup, Witness};
 use crate::ops::systemd::{self, Notifier};
 use crate::rules::RuleSet;
@@ -45,7 +45,7 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
     };
     let (sources, receivers, count) = (config.sources.len(), config.receivers.len(), rules.rules.len());
     warn_of_orphans(&*store, &config).await;
-    let metrics = Arc::new(Metrics::new(now()));
+    let metrics = Arc::new(measure(&config, &rules, Arc::clone(&store)));
     let witness = Arc::new(Witness::new(count, now));
     let about = PageSetup {
         sources: config.sources.iter().map(|setup| setup.source.facts().name.clone()).collect(),
@@ -132,6 +132,17 @@ async fn bind(admin: Option<config::Admin>) -> anyhow::Result<Option<Admin>> {
         Ok(admin)
     });
     bound.map(Some).map_err(|error| anyhow::anyhow!("[admin] listen: {listen} cannot be bound: {error}"))
+}
+
+/// The metrics of all that is configured.
+fn measure(config: &Config, rules: &RuleSet, store: Arc<dyn Store>) -> Metrics {
+    let subjects = Subjects {
+        sources: config.sources.iter().map(|setup| setup.source.facts().name.clone()).collect(),
+        receivers: config.receivers.keys().cloned().collect(),
+        rules: rules.rules.iter().map(|rule| rule.id().clone()).collect(),
+    };
+    let clock = Clock::system();
+    Metrics::new(subjects, store, move || clock.now())
 }
 
 /// Deliveries to receivers that the configuration no longer has: kept, and said.

@@ -7,7 +7,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, Table};
 use serde_json::{Value, json};
 
-use super::{Exit, Format, Global, show};
+use super::{Exit, Format, Global, completions, show};
 use crate::clock::Clock;
 use crate::config;
 use crate::document::{self, suggest};
@@ -38,7 +38,7 @@ pub(super) enum Silences {
     /// End silences now.
     Expire {
         /// Their ids.
-        #[arg(required = true, value_name = "ID")]
+        #[arg(required = true, value_name = "ID", add = completions::silences())]
         ids: Vec<String>,
     },
 }

@@ -218,7 +218,7 @@ impl Credential {
     }
 
     /// Takes every trace of the credential out of a text that came from elsewhere.
-    pub(super) fn redact(&self, text: &str) -> String {
+    pub(crate) fn redact(&self, text: &str) -> String {
         let Some(held) = self.held() else { return text.to_owned() };
         let secrets = match &held.proof {
             Proof::Token(token) => vec![token],

@@ -43,14 +43,22 @@ pub const REGIONS: &[&str] = &[
 
 /// The endpoint of SWR in a region.
 pub fn swr(region: &str) -> String {
-    let cloud = if region == "eu-west-101" { "myhuaweicloud.eu" } else { "myhuaweicloud.com" };
-    format!("https://swr-api.{region}.{cloud}")
+    service("swr-api", region)
 }
 
 /// The endpoint of SMN, the notification service, in a region.
 pub fn smn(region: &str) -> String {
+    service("smn", region)
+}
+
+/// The endpoint of EventGrid, the event bus, in a region.
+pub fn event_grid(region: &str) -> String {
+    service("eg", region)
+}
+
+fn service(name: &str, region: &str) -> String {
     let cloud = if region == "eu-west-101" { "myhuaweicloud.eu" } else { "myhuaweicloud.com" };
-    format!("https://smn.{region}.{cloud}")
+    format!("https://{name}.{region}.{cloud}")
 }
 
 /// Regions without an IAM endpoint of their own, by the SDKs' table: the global one serves them.

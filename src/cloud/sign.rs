@@ -184,6 +184,38 @@ mod tests {
     }
 
     #[test]
+    fn what_smn_and_functiongraph_are_asked_is_signed_byte_for_byte() {
+        let file: Value = serde_json::from_str(include_str!("../../tests/fixtures/service-signing.json")).unwrap();
+        let vectors = file["vectors"].as_array().unwrap();
+        assert_eq!(vectors.len(), 4);
+        for vector in vectors {
+            let key =
+                AccessKey { id: text(vector, "ak").into(), secret: text(vector, "sk").into(), security_token: None };
+            let headers = vector["headers"].as_object().unwrap().iter();
+            let headers: Vec<(&str, &str)> = headers.map(|(n, v)| (n.as_str(), v.as_str().unwrap())).collect();
+            let pairs = vector["query"].as_array().unwrap().iter();
+            let query: Vec<_> =
+                pairs.map(|p| (Cow::from(p[0].as_str().unwrap()), Cow::from(p[1].as_str().unwrap()))).collect();
+            let signed = sign(
+                &key,
+                &Request {
+                    method: text(vector, "method"),
+                    host: text(vector, "host"),
+                    path: text(vector, "path"),
+                    query: &query,
+                    headers: &headers,
+                    body: text(vector, "body").as_bytes(),
+                    date: "20261123T081530Z",
+                },
+            );
+            let name = text(vector, "name");
+            assert_eq!(signed.canonical_request, text(vector, "canonical_request"), "{name}");
+            assert_eq!(signed.string_to_sign, text(vector, "string_to_sign"), "{name}");
+            assert_eq!(signed.authorization, text(vector, "authorization"), "{name}");
+        }
+    }
+
+    #[test]
     fn a_date_is_written_without_separators_and_without_a_fraction() {
         let at = Timestamp::parse("2024-01-15T08:09:10.999Z").unwrap();
         assert_eq!(date(at), "20240115T080910Z");

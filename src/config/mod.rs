@@ -4,6 +4,7 @@
 //! this floor nobody knows that there is a file.
 
 mod footprint;
+mod outline;
 mod schema;
 mod secret;
 
@@ -31,6 +32,7 @@ use crate::retry::Schedule;
 use crate::rules::{Expectation, Rule, RuleSet, RuleTest, Surroundings, Window, load as load_rules};
 use crate::source;
 pub use footprint::{Footprint, Look};
+pub use outline::Outline;
 pub use schema::schema;
 use secret::Vault;
 pub use secret::variable;

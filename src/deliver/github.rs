@@ -10,9 +10,8 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
-use super::parts::Parts;
 use super::post::{Meaning, Medium, Posting, Reply, Wire, knock, receiver};
-use super::webhook::cloud_event;
+use super::webhook::event_within;
 use super::{Carrier, Common, Kind, Receiver};
 use crate::document::Table;
 use crate::document::schema::{secret, shaped, string, table};
@@ -95,15 +94,9 @@ fn schema() -> Value {
 
 impl Medium for GitHub {
     fn word(&self, owed: &Owed) -> Vec<u8> {
-        let data = owed.notification.data();
-        let whole = dispatch(owed, data.clone());
-        if whole.len() <= BODY_MAX {
-            return whole;
-        }
-        let (state, severity) = (&data["state"], &data["severity"]);
-        Parts::of(owed).within(BODY_MAX, |Parts { title, body, reason, .. }| {
-            let texts = json!({ "state": state, "severity": severity, "title": title, "body": body, "reason": reason });
-            dispatch(owed, texts)
+        event_within(owed, BODY_MAX, |event| {
+            let kind = owed.notification.event.as_str();
+            json!({ "event_type": kind, "client_payload": { "event": event } })
         })
     }
 
@@ -128,10 +121,4 @@ impl Medium for GitHub {
             _ => Meaning::AsStatus,
         }
     }
-}
-
-fn dispatch(owed: &Owed, data: Value) -> Vec<u8> {
-    let kind = owed.notification.event.as_str();
-    let event = cloud_event(owed, data);
-    json!({ "event_type": kind, "client_payload": { "event": event } }).to_string().into_bytes()
 }

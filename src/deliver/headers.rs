@@ -22,6 +22,11 @@ const OURS: &[&str] = &[
     "upgrade",
 ];
 
+/// Whether it belongs to the exchange itself.
+pub(super) fn is_ours(name: &HeaderName) -> bool {
+    OURS.contains(&name.as_str())
+}
+
 /// Reads `headers`: a value is a text, which is no secret, or says where a secret is. `None` when one cannot be sent.
 pub(super) fn read(table: &Table<'_>, common: &Common<'_>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
@@ -36,7 +41,7 @@ pub(super) fn read(table: &Table<'_>, common: &Common<'_>) -> Option<HeaderMap> 
             continue;
         };
         match (HeaderName::try_from(&name.value), HeaderValue::try_from(&text)) {
-            (Ok(key), Ok(mut text)) if !OURS.contains(&key.as_str()) => {
+            (Ok(key), Ok(mut text)) if !is_ours(&key) => {
                 // Whoever prints it sees that there is one.
                 text.set_sensitive(secret);
                 headers.insert(key, text);

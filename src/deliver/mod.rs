@@ -9,6 +9,7 @@ mod alertmanager;
 mod dingtalk;
 mod discord;
 mod email;
+mod eventgrid;
 mod feishu;
 mod github;
 mod headers;
@@ -16,6 +17,7 @@ mod maildir;
 mod pagerduty;
 mod parts;
 mod post;
+mod service;
 mod sign;
 mod slack;
 mod smn;
@@ -51,6 +53,7 @@ pub const KINDS: &[Kind] = &[
     feishu::KIND,
     wecom::KIND,
     smn::KIND,
+    eventgrid::KIND,
     alertmanager::KIND,
     maildir::KIND,
     github::KIND,
@@ -120,6 +123,11 @@ pub trait Receiver: fmt::Debug + Send + Sync {
 
     /// Where it goes, for people: a host, never a secret.
     fn target(&self) -> String;
+
+    /// Whether the end of a finding ends something there by its id, which it does in no digest.
+    fn ends_by_id(&self) -> bool {
+        false
+    }
 }
 
 /// What came of one attempt.

@@ -72,6 +72,10 @@ impl Medium for PagerDuty {
         Ok(())
     }
 
+    fn ends_by_id(&self) -> bool {
+        true
+    }
+
     fn secrets(&self) -> Vec<&SecretString> {
         vec![&self.routing_key]
     }

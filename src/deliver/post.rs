@@ -54,6 +54,11 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// See [`Receiver::ends_by_id`].
+    fn ends_by_id(&self) -> bool {
+        false
+    }
+
     /// What an answer means, where its status alone does not tell.
     fn judge(&self, reply: &Reply) -> Meaning {
         let _: &Reply = reply;
@@ -237,6 +242,10 @@ impl<M: Medium> Receiver for Post<M> {
     fn target(&self) -> String {
         let targets: Vec<&str> = self.doors.iter().map(|door| door.target.as_str()).collect();
         targets.join(", ")
+    }
+
+    fn ends_by_id(&self) -> bool {
+        self.medium.ends_by_id()
     }
 }
 

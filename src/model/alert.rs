@@ -92,6 +92,8 @@ pub struct Told {
     pub at: Timestamp,
     /// When it was delivered; `None` while it is on its way.
     pub delivered_at: Option<Timestamp>,
+    /// That delivery was given up: the receiver has heard nothing of it.
+    pub lost: bool,
     /// Matches since then that were not told.
     pub held_back: u32,
 }

@@ -92,6 +92,9 @@ pub struct Frozen {
     pub title: String,
     /// When it was decided.
     pub created_at: Timestamp,
+    /// When the listing that showed it was read, of a digest the first of them; nothing for what no listing shows: the agent's
+    /// own affairs, and copies for a fallback.
+    pub seen_at: Option<Timestamp>,
     /// The rendered message in the form its receiver's kind reads.
     pub payload: Vec<u8>,
 }

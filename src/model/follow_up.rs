@@ -47,9 +47,9 @@ impl FollowUp {
         ReceiverName::from(format!("{PREFIX}{name}"))
     }
 
-    /// Whether a name in the outbox is a follow-up's.
-    pub fn is_one(receiver: &ReceiverName) -> bool {
-        receiver.as_str().starts_with(PREFIX)
+    /// Whether this is such a name.
+    pub fn is_receiver(name: &ReceiverName) -> bool {
+        name.as_str().starts_with(PREFIX)
     }
 
     /// What is said of it stands in one thread with what is said of the job.

@@ -32,7 +32,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
-use super::metrics::{self, Metrics};
+use super::metrics::Metrics;
 use super::page::{self, Page};
 use crate::agent::{Pulse, Shutdown, Tasks};
 
@@ -196,8 +196,10 @@ async fn livez(State(inside): State<Arc<Inside>>) -> Response {
     }
 }
 
-async fn measured(State(inside): State<Arc<Inside>>) -> Response {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], inside.metrics.text()).into_response()
+async fn measured(State(inside): State<Arc<Inside>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let scrape = inside.metrics.scrape(accept).await;
+    ([(header::CONTENT_TYPE, scrape.content_type)], scrape.text).into_response()
 }
 
 /// The body is read, so that its limit holds, and means nothing.

@@ -138,6 +138,9 @@ impl Observer for Log {
                 let receiver = receiver.as_str();
                 error!(receiver, count, "urgent deliveries were not accepted in time and went to the fallback as well");
             }
+            Seen::Lapsed { receiver, count } => {
+                error!(receiver = receiver.as_str(), count, "deliveries were given up: not accepted within their time");
+            }
             Seen::Rested { receiver, until } => {
                 warn!(receiver = receiver.as_str(), next = %until, "the receiver is away: only a probe goes to it");
             }
@@ -158,7 +161,7 @@ impl Observer for Log {
             Seen::StoreFailed { doing, error } => self.store_failed(doing, error),
             Seen::RulesTaken { by, rules, warnings, .. } => {
                 warnings.iter().for_each(|line| warn!("{line}"));
-                info!(by = by.as_str(), rules, "the rules were read anew and are in force");
+                info!(by = by.as_str(), rules = rules.len(), "the rules were read anew and are in force");
             }
             Seen::RulesRefused { by, errors, warnings } => {
                 warnings.iter().for_each(|line| warn!("{line}"));

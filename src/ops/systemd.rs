@@ -56,6 +56,7 @@ impl Observer for Notifier {
             Seen::Remarked { .. }
             | Seen::Attempted { .. }
             | Seen::Escalated { .. }
+            | Seen::Lapsed { .. }
             | Seen::Rested { .. }
             | Seen::Recovered { .. }
             | Seen::FollowedUp { .. }

@@ -30,7 +30,7 @@ mod sight;
 
 pub use decision::stay;
 pub use follow_up::{Guard, Permit, Ruling, moved, outcome, rule_on};
-pub use pace::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Rate, digests, gather, pace};
+pub use pace::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Rate, Room, digest, digests, gather, is_end, pace};
 pub use rehearsal::{Disagreement, rehearse};
 pub use reload::{rules_accepted, rules_refused};
 pub use replay::{Replayed, replay};

@@ -181,22 +181,32 @@ pub fn digests(rate: Rate, left: usize, lately: usize) -> usize {
     }
 }
 
+/// What a receiver takes in one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// As much text, in bytes.
+    pub text_max: usize,
+    /// The end of a finding is told in a message of its own: it ends something there by its id.
+    pub ends_apart: bool,
+}
+
 /// Puts what is held and due into digests: those of one receiver, in the order they were held. Whatever has no room in
-/// `left` messages stays held. A digest's text is `text_max` bytes long at most. Of each digest, the positions of what
-/// is in it; one that is alone stays what it was.
-pub fn gather(held: &[Held], left: usize, text_max: usize, now: Timestamp) -> Vec<(Option<Owed>, Vec<usize>)> {
+/// `left` messages stays held. Of each digest, the positions of what is in it; one that is alone stays what it was.
+pub fn gather(held: &[Held], left: usize, room: Room, now: Timestamp) -> Vec<(Option<Owed>, Vec<usize>)> {
+    let is_apart = |held: &Held| room.ends_apart && is_end(held);
     let mut messages = Vec::new();
     let mut from = 0;
     while from < held.len() && messages.len() < left {
         let (mut bytes, mut text) = (0, 0);
         let mut classes = HashSet::new();
-        let fitting = held[from..].iter().take(DIGEST_MAX).take_while(|held| {
+        let together = held[from..].iter().take_while(|held| !is_apart(held));
+        let fitting = together.take(DIGEST_MAX).take_while(|held| {
             bytes += held.data.to_string().len();
             text += entry_line(held).len();
             if classes.insert(held.class.as_str()) {
                 text += class_line(DIGEST_MAX, &held.class).len();
             }
-            bytes <= DIGEST_BYTES_MAX && text <= text_max
+            bytes <= DIGEST_BYTES_MAX && text <= room.text_max
         });
         let count = fitting.count().max(1);
         let chunk = &held[from..from + count];
@@ -205,6 +215,11 @@ pub fn gather(held: &[Held], left: usize, text_max: usize, now: Timestamp) -> Ve
         from += count;
     }
     messages
+}
+
+/// Whether it says that a finding is over.
+pub fn is_end(held: &Held) -> bool {
+    held.frozen.event == Event::AlertResolved.as_str()
 }
 
 /// A job in a digest's text.
@@ -224,7 +239,7 @@ fn class_name(class: &str) -> String {
 }
 
 /// One message for many, with every job in it by name.
-fn digest(held: &[Held], now: Timestamp) -> Owed {
+pub fn digest(held: &[Held], now: Timestamp) -> Owed {
     let receiver = held[0].frozen.receiver.clone();
     let severity = held.iter().map(|held| held.severity).max().unwrap_or(Severity::Info);
     let mut classes: Vec<(&str, Vec<&Held>)> = Vec::new();

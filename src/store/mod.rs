@@ -149,6 +149,8 @@ pub struct Gathered {
     pub frozen: Frozen,
     /// What is in it; none are held any more.
     pub held: Vec<i64>,
+    /// The copy for the fallback, if there is something urgent in it.
+    pub reserve: Option<Reserve>,
 }
 
 /// What is to be known of how fast a receiver is told.
@@ -160,6 +162,39 @@ pub struct PaceOf {
     pub lately: Option<(Timestamp, usize)>,
     /// About what it is to be told something: whether anything is held there matters.
     pub lanes: Vec<Lane>,
+}
+
+/// What is measured of the state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gauges {
+    /// When each source was seen.
+    pub seeing: Vec<Seeing>,
+    /// How many jobs there are in which status.
+    pub jobs: Vec<(SourceName, Status, u64)>,
+    /// What waits to be sent; receivers for whom nothing does are left out, follow-ups are not.
+    pub outbox: Vec<Backlog>,
+}
+
+/// When a source was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seeing {
+    /// Which.
+    pub source: SourceName,
+    /// Its last complete listing, if there was any.
+    pub complete_at: Option<Timestamp>,
+    /// Since when there is none.
+    pub blind_since: Option<Timestamp>,
+}
+
+/// What waits to be sent to a receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Who.
+    pub receiver: ReceiverName,
+    /// How many deliveries.
+    pub pending: u64,
+    /// When the first of them was decided.
+    pub oldest: Timestamp,
 }
 
 /// What a command asks of the running agent.
@@ -288,6 +323,30 @@ pub struct Trouble {
     pub retired: bool,
     /// Since when nothing is sent to it for that reason, if it was not opened again.
     pub held_since: Option<Timestamp>,
+}
+
+/// Deliveries to give up because their time is over.
+#[derive(Clone, Debug)]
+pub struct Lapse {
+    /// Whose.
+    pub receiver: ReceiverName,
+    /// Those whose budget began before this.
+    pub before: Timestamp,
+    /// Why, in words.
+    pub note: String,
+    /// The time.
+    pub now: Timestamp,
+    /// What the operator is told of it, unless something was given up before and nothing accepted since.
+    pub notices: Vec<Frozen>,
+}
+
+/// What was given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lapsed {
+    /// How many deliveries.
+    pub count: usize,
+    /// Whether the notices are owed.
+    pub told: bool,
 }
 
 /// Which deliveries to look at.
@@ -432,6 +491,18 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// When a copy of an urgent delivery to this receiver will be due, if any will.
     async fn next_escalation(&self, receiver: &ReceiverName) -> Result<Option<Timestamp>, Error>;
 
+    /// The oldest pending delivery whose budget began before this, if no attempt at it is under way, it was not refused and its
+    /// receiver has not retired.
+    async fn overdue(
+        &self,
+        receiver: &ReceiverName,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Delivery>, Error>;
+
+    /// Gives such deliveries up, the oldest first, no more than a few hundred at once.
+    async fn lapse(&self, lapse: Lapse) -> Result<Lapsed, Error>;
+
     /// Deliveries are claimed again for a receiver that retired; their budgets begin anew. `false` if it was open.
     async fn reopen(&self, receiver: &ReceiverName, now: Timestamp) -> Result<bool, Error>;
 
@@ -465,6 +536,9 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// One finding.
     async fn alert(&self, id: &AlertId) -> Result<Option<AlertView>, Error>;
+
+    /// What is measured: of all sources and receivers, with the number of jobs by status of those that are named.
+    async fn gauges(&self, counted: Vec<SourceName>) -> Result<Gauges, Error>;
 
     /// Deliveries, newest first.
     async fn deliveries(&self, filter: Filter) -> Result<Page<Delivery, NumberKey>, Error>;

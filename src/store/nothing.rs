@@ -10,8 +10,8 @@ use super::view::{
     SourceView, TransitionFilter, TransitionView,
 };
 use super::{
-    Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, PaceOf, Past, Record, Request,
-    Span, Store, Told, Trouble, Wanted,
+    Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Gauges, Lapse, Lapsed, PaceOf,
+    Past, Record, Request, Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, Held};
@@ -69,6 +69,14 @@ impl Store for Nothing {
 
     async fn next_escalation(&self, _: &ReceiverName) -> Result<Option<Timestamp>, Error> {
         Ok(None)
+    }
+
+    async fn overdue(&self, _: &ReceiverName, _: Timestamp, _: Timestamp) -> Result<Option<Delivery>, Error> {
+        Ok(None)
+    }
+
+    async fn lapse(&self, _: Lapse) -> Result<Lapsed, Error> {
+        Ok(Lapsed::default())
     }
 
     async fn reopen(&self, _: &ReceiverName, _: Timestamp) -> Result<bool, Error> {
@@ -137,6 +145,10 @@ impl Store for Nothing {
 
     async fn dossier(&self, _: &DeliveryId) -> Result<Option<Dossier>, Error> {
         Ok(None)
+    }
+
+    async fn gauges(&self, _: Vec<SourceName>) -> Result<Gauges, Error> {
+        Ok(Gauges::default())
     }
 
     async fn pacing(&self, _: Vec<PaceOf>, _: Timestamp) -> Result<Pacing, Error> {

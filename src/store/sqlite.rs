@@ -22,6 +22,7 @@ use writer::{Asked, Work};
 
 mod finding;
 mod follow_up;
+mod gauge;
 mod glance;
 mod load;
 mod outbox;
@@ -36,8 +37,8 @@ use super::view::{
     SourceView, TransitionFilter, TransitionView,
 };
 use super::{
-    Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, PaceOf,
-    Past, Record, Request, Span, Store, Told, Trouble, Wanted,
+    Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Gauges,
+    Lapse, Lapsed, PaceOf, Past, Record, Request, Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Held};
@@ -223,6 +224,8 @@ fn prepare(mut connection: Connection, access: Access, path: &Path) -> Result<Co
     // A statement is not prepared anew because it is asked about something else.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(fail)?;
     connection.pragma_update(None, "cache_size", -CACHE_KB).map_err(fail)?;
+    // What a savepoint may have to undo is kept in memory, not in a file of its own.
+    connection.pragma_update(None, "temp_store", "MEMORY").map_err(fail)?;
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id").map_err(fail)?, number("user_version").map_err(fail)?);
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(fail)?;
@@ -371,6 +374,25 @@ impl Store for Sqlite {
         .await
     }
 
+    async fn overdue(
+        &self,
+        receiver: &ReceiverName,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Delivery>, Error> {
+        let receiver = receiver.clone();
+        self.run(move |connection| {
+            let overdue = outbox::overdue(connection, &receiver, before, now, 1)?;
+            let mut select = connection.prepare_cached("SELECT * FROM delivery WHERE n = ?1")?;
+            overdue.first().map(|n| select.query_row([n], delivery)).transpose()
+        })
+        .await
+    }
+
+    async fn lapse(&self, lapse: Lapse) -> Result<Lapsed, Error> {
+        self.write(move |connection| outbox::lapse(connection, &lapse)).await
+    }
+
     async fn reopen(&self, receiver: &ReceiverName, now: Timestamp) -> Result<bool, Error> {
         let receiver = receiver.clone();
         self.write(move |connection| outbox::reopen(connection, receiver.as_str(), now)).await
@@ -504,6 +526,10 @@ impl Store for Sqlite {
             Ok(rows.into_iter().map(|(name, count)| (name, usize::try_from(count).unwrap_or(0))).collect())
         })
         .await
+    }
+
+    async fn gauges(&self, counted: Vec<SourceName>) -> Result<Gauges, Error> {
+        self.run(move |connection| gauge::gauges(connection, &counted)).await
     }
 
     async fn pacing(&self, receivers: Vec<PaceOf>, now: Timestamp) -> Result<Pacing, Error> {
@@ -789,12 +815,12 @@ fn json(value: &impl serde::Serialize) -> String {
 /// Returns how many were new.
 fn write_deliveries(connection: &Connection, deliveries: &[Frozen]) -> rusqlite::Result<usize> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO delivery (id, receiver, source, subject, event, title, created_at, state, due_at, set_at, budget_from)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'pending', ?7, ?7, ?7) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO delivery (id, receiver, source, subject, event, title, created_at, seen_at, state, due_at, set_at, budget_from)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'pending', ?7, ?7, ?7) ON CONFLICT (id) DO NOTHING",
     )?;
     let mut bytes = connection.prepare_cached("INSERT INTO payload (delivery, bytes) VALUES (?1, ?2)")?;
     let mut written = 0;
-    for Frozen { id, receiver, lane, event, title, created_at, payload } in deliveries {
+    for Frozen { id, receiver, lane, event, title, created_at, seen_at, payload } in deliveries {
         let values = params![
             id.as_str(),
             receiver.as_str(),
@@ -803,6 +829,7 @@ fn write_deliveries(connection: &Connection, deliveries: &[Frozen]) -> rusqlite:
             event,
             title,
             created_at.micros(),
+            seen_at.map(Timestamp::micros),
         ];
         if insert.execute(values)? == 1 {
             bytes.execute(params![connection.last_insert_rowid(), payload])?;

@@ -32,10 +32,16 @@ pub(crate) const ROWS: &[Row] = &[
         refuses: &[],
         later: &[],
         bytes_max: 2 << 20,
-        sound: |body, owed| {
-            let body: Value = serde_json::from_str(body).unwrap();
-            assert_eq!((&body["specversion"], &body["id"]), (&"1.0".into(), &owed.id.as_str().into()));
-        },
+        sound: webhook,
+    },
+    Row {
+        kind: "webhook",
+        table: "url = \"{url}\"\nsecret = \"canary-5f1d9c\"\nsignature = \"hmac-sha256\"\nsignature_header = \"X-Signature\"\nheaders = { Authorization = { file = \"token\" } }\nformat = \"cloudevents-binary\"\n",
+        accepts: (202, ""),
+        refuses: &[],
+        later: &[],
+        bytes_max: 2 << 20,
+        sound: webhook,
     },
     Row {
         kind: "slack",
@@ -167,6 +173,31 @@ pub(crate) const ROWS: &[Row] = &[
         sound: smn,
     },
     Row {
+        kind: "eventgrid",
+        table: "channel_id = \"c1\"\nendpoint = \"{url}\"\nproject_id = \"p1\"\nregion = \"ap-southeast-3\"\nevent_source = \"watch\"\ncredentials = { kind = \"ak_sk\", access_key = \"AKEXAMPLE\", secret_key = \"canary-5f1d9c\" }\n",
+        accepts: (200, "{\"failed_count\":0,\"events\":[{\"event_id\":\"e\"}]}"),
+        refuses: &[
+            (200, "{}"),
+            (200, "<html>"),
+            (202, ""),
+            (
+                200,
+                "{\"failed_count\":1,\"events\":[{\"error_code\":\"EG.00513005\",\"error_msg\":\"invalid channel\"}]}",
+            ),
+            (403, "{\"error_code\":\"EG.00014030\",\"error_msg\":\"No permissions to request this method\"}"),
+        ],
+        later: &[
+            (
+                200,
+                "{\"failed_count\":1,\"events\":[{\"error_code\":\"EG.00015000\",\"error_msg\":\"Internal Server Error\"}]}",
+            ),
+            (200, "{\"failed_count\":1,\"events\":[]}"),
+            (500, "{\"error_code\":\"EG.00015000\",\"error_msg\":\"Internal Server Error\"}"),
+        ],
+        bytes_max: 64_000,
+        sound: eventgrid,
+    },
+    Row {
         kind: "alertmanager",
         table: "url = \"{url}\"\nkeep = \"4h\"\nheaders = { Authorization = { file = \"token\" } }\n",
         accepts: (200, ""),
@@ -198,6 +229,12 @@ pub(crate) fn texts(value: &Value) -> Vec<&str> {
         Value::Object(members) => members.values().flat_map(texts).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) => Vec::new(),
     }
+}
+
+/// In both modes the event is stored whole.
+fn webhook(body: &str, owed: &Owed) {
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!((&body["specversion"], &body["id"]), (&"1.0".into(), &owed.id.as_str().into()));
 }
 
 fn slack(body: &str, owed: &Owed) {
@@ -363,6 +400,24 @@ fn smn(body: &str, owed: &Owed) {
     assert!(message.len() <= 256_000, "{}", message.len());
     let reason = owed.notification.reason().filter(|reason| *reason == "quota 17 exceeded").unwrap_or_default();
     assert!(message.contains(reason), "{message}");
+}
+
+fn eventgrid(body: &str, owed: &Owed) {
+    let body: Value = serde_json::from_str(body).unwrap();
+    let [event] = body["events"].as_array().unwrap().as_slice() else { panic!("one event: {body}") };
+    assert_eq!(
+        (&event["specversion"], &event["id"], &event["type"], &event["subject"], &event["source"]),
+        (
+            &"1.0".into(),
+            &owed.id.as_str().into(),
+            &owed.notification.event.as_str().into(),
+            &owed.notification.subject().into(),
+            &"watch".into()
+        ),
+    );
+    let time = event["time"].as_str().unwrap();
+    assert!(time.len() == "2026-11-23T08:15:30Z".len() && time.ends_with('Z'), "whole seconds: {time}");
+    assert!(!event["data"]["title"].as_str().unwrap().is_empty());
 }
 
 fn alertmanager(body: &str, owed: &Owed) {

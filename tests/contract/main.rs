@@ -9,15 +9,22 @@ mod mail_server;
 mod maildir;
 mod said;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use far_end::{FarEnd, Says};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use jobwatch::agent::ReceiverSetup;
 use jobwatch::config::{self, Purpose};
 use jobwatch::deliver::KINDS;
 use jobwatch::model::delivery::{Claimed, Frozen, Outcome, Owed};
+use jobwatch::model::job::Job;
+use jobwatch::model::notification::Topic;
+use jobwatch::model::time::Timestamp;
+use jobwatch::model::transition::Transition;
 use kinds::{CANARY, ROWS, Row};
 use said::NOW;
+use sha2::Sha256;
 
 /// The receiver of a row, posting to `url`.
 fn setup(row: &Row, url: &str, more: &str) -> Result<ReceiverSetup, Vec<String>> {
@@ -49,6 +56,7 @@ fn claimed(setup: &ReceiverSetup, owed: &Owed) -> Claimed {
         event: owed.notification.event.as_str().to_owned(),
         title: owed.notification.title.clone(),
         created_at: NOW,
+        seen_at: None,
         payload: setup.receiver.freeze(owed),
     };
     Claimed {
@@ -170,7 +178,7 @@ async fn no_secret_is_in_what_is_stored_shown_or_said() {
         let repeated = setup_at(row, &echo.url()).receiver.send(&claimed, NOW).await;
         let shown = format!("{:?} {} {sent:?} {unreached:?} {repeated:?}", setup.receiver, setup.receiver.target());
         // Of what is no answer of the cloud's, nothing is shown at all.
-        assert!(row.kind == "smn" || shown.contains("[hidden]"), "{}: {shown}", row.kind);
+        assert!(row.table.contains("AKEXAMPLE") || shown.contains("[hidden]"), "{}: {shown}", row.kind);
         for secret in [CANARY, "canary-path"] {
             assert!(!stored.contains(secret), "{}: {stored}", row.kind);
             assert!(!shown.contains(secret), "{}: {shown}", row.kind);
@@ -209,17 +217,117 @@ async fn the_last_byte_of_a_digest_is_told_or_parted() {
     }
 }
 
+/// Webhooks with these keys besides their URL.
+fn webhook(table: &str) -> Row {
+    Row { table: format!("url = \"{{url}}\"\n{table}").leak(), ..*row("webhook") }
+}
+
+/// What is sent at one attempt at this time.
+async fn posted_by(row: &Row, owed: &Owed, now: Timestamp) -> far_end::Request {
+    let far_end = FarEnd::new(Says::answer(row.accepts.0, row.accepts.1)).await;
+    let setup = setup_at(row, &far_end.url());
+    setup.receiver.send(&claimed(&setup, owed), now).await;
+    far_end.requests().remove(0)
+}
+
+#[tokio::test]
+async fn a_webhook_is_signed_as_github_does_over_the_bytes_that_are_sent() {
+    let hub = "secret = \"canary-5f1d9c\"\nsignature = \"hmac-sha256\"\n";
+    for (more, header_name) in [
+        ("", "x-hub-signature-256"),
+        ("signature_header = \"X-Signature\"\n", "x-signature"),
+        ("format = \"plain\"\n", "x-hub-signature-256"),
+        ("format = \"cloudevents-binary\"\n", "x-hub-signature-256"),
+    ] {
+        let request = posted_by(&webhook(&format!("{hub}{more}")), &said::failed("内存不足 💥"), NOW).await;
+        let mut mac = Hmac::<Sha256>::new_from_slice(CANARY.as_bytes()).unwrap();
+        mac.update(request.body.as_bytes());
+        let signature = format!("sha256={}", data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes()));
+        assert_eq!(header(&request.head, header_name), signature, "{more}");
+        // What drops repetitions is there, whoever signs.
+        assert_eq!(header(&request.head, "webhook-id"), said::failed("内存不足 💥").id.as_str());
+        assert_eq!(header(&request.head, "webhook-signature"), "");
+    }
+}
+
+#[tokio::test]
+async fn an_event_in_binary_mode_is_the_structured_one_in_headers_and_body_the_same_on_each_retry() {
+    let owed = said::failed("内存不足 💥");
+    let later = NOW.plus(Duration::from_secs(3600));
+    let row = webhook("format = \"cloudevents-binary\"\n");
+    let (first, second) = (posted_by(&row, &owed, NOW).await, posted_by(&row, &owed, later).await);
+    let structured = posted_by(&webhook(""), &owed, NOW).await;
+    let event: serde_json::Value = serde_json::from_str(&structured.body).unwrap();
+    let attributes = |head: &str| {
+        let lines = head.lines().filter_map(|line| line.split_once(": "));
+        let attributes = lines.filter(|(name, _)| name.starts_with("ce-") || *name == "content-type");
+        attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    let text = |name: &str| event[name].as_str().unwrap().to_owned();
+    let names = ["specversion", "id", "type", "source", "subject", "time"];
+    let mut expected: BTreeMap<_, _> = names.map(|name| (format!("ce-{name}"), text(name))).into();
+    expected.insert("content-type".into(), "application/json".into());
+    assert_eq!(attributes(&first.head), expected);
+    assert!(structured.body.ends_with(&format!("\"data\":{}}}", first.body)), "to the byte: {}", first.body);
+    assert_eq!((attributes(&second.head), second.body), (expected, first.body));
+}
+
+#[tokio::test]
+async fn what_an_attribute_holds_beyond_ascii_is_encoded_in_its_header() {
+    let mut owed = said::failed("x");
+    let Topic::Job(topic) = &mut owed.notification.topic else { panic!("a job failed") };
+    let mut transition = Transition::clone(&topic.transition);
+    transition.job = Job { id: "夜间 \"100%\"\r\nx: y".into(), ..Job::clone(&transition.job) }.into();
+    topic.transition = transition.into();
+    let head = posted_by(&webhook("format = \"cloudevents-binary\"\n"), &owed, NOW).await.head;
+    assert_eq!(header(&head, "ce-subject"), "%E5%A4%9C%E9%97%B4%20%22100%25%22%0D%0Ax:%20y");
+}
+
+#[tokio::test]
+async fn what_was_stored_in_another_format_is_refused_with_the_mend_and_not_sent() {
+    let far_end = FarEnd::new(Says::answer(204, "")).await;
+    let stored = claimed(&setup_at(&webhook("format = \"plain\"\n"), &far_end.url()), &said::failed("x"));
+    let binary = setup_at(&webhook("format = \"cloudevents-binary\"\n"), &far_end.url());
+    let Outcome::Refused { why } = binary.receiver.send(&stored, NOW).await.outcome else { panic!("refused") };
+    assert!(why.contains("`format` was another one") && why.contains("deliveries drop"), "{why}");
+    assert_eq!(far_end.requests().len(), 0);
+}
+
+#[test]
+fn a_signature_that_cannot_be_is_refused_with_the_mend() {
+    let hub = "secret = \"s\"\nsignature = \"hmac-sha256\"\n";
+    for (table, message, help) in [
+        ("signature = \"standard\"\n", "`secret` is missing", "leave `signature` out"),
+        ("signature = \"hmac-sha256\"\n", "`secret` is missing", "leave `signature` out"),
+        ("signature_header = \"X\"\n", "`secret` is missing", "leave `signature_header` out"),
+        ("secret = [\"a\", \"b\"]\nsignature = \"hmac-sha256\"\n", "holds one signature", "secret = { credential"),
+        ("secret = \"\"\nsignature = \"hmac-sha256\"\n", "the secret is empty", "verifies with"),
+        ("secret = []\n", "signs nothing", "whsec_"),
+        ("secret = \"s\"\nsignature_header = \"X\"\n", "names of their own", "signature = \"hmac-sha256\""),
+        (&format!("{hub}signature_header = \"Content-Type\"\n"), "`Content-Type` cannot hold", "X-Hub-Signature-256"),
+        (&format!("{hub}signature_header = \"a b\"\n"), "`a b` cannot hold", "X-Hub-Signature-256"),
+        (
+            &format!("{hub}headers = {{ x-hub-signature-256 = \"x\" }}\n"),
+            "`x-hub-signature-256` in `headers`",
+            "leave it out",
+        ),
+        ("format = \"cloudevents-binary\"\nheaders = { CE-Id = \"x\" }\n", "`ce-id` in `headers`", "leave it out"),
+    ] {
+        let lines = setup(&webhook(table), "https://example.org/x", "").err().unwrap_or_default().join("\n");
+        assert!(lines.contains(message) && lines.contains(help), "{table}: {lines}");
+    }
+    // An extension of the event is the operator's own.
+    let extension = webhook("format = \"cloudevents-binary\"\nheaders = { ce-team = \"registry\" }\n");
+    setup(&extension, "https://example.org/x", "").unwrap();
+}
+
 fn row(kind: &str) -> &'static Row {
     ROWS.iter().find(|row| row.kind == kind).unwrap()
 }
 
 /// What a kind sends at one attempt, with what it does not store.
 async fn posted(kind: &str, owed: &Owed) -> far_end::Request {
-    let row = row(kind);
-    let far_end = FarEnd::new(Says::answer(row.accepts.0, row.accepts.1)).await;
-    let setup = setup_at(row, &far_end.url());
-    setup.receiver.send(&claimed(&setup, owed), NOW).await;
-    far_end.requests().remove(0)
+    posted_by(row(kind), owed, NOW).await
 }
 
 #[tokio::test]
@@ -320,43 +428,91 @@ async fn github_is_sent_the_event_under_one_key_with_the_token_in_a_header() {
     );
 }
 
+/// The kinds that are services of the cloud, asked with an access key.
+fn services() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().filter(|row| row.table.contains("AKEXAMPLE"))
+}
+
 #[tokio::test]
-async fn smn_is_asked_to_publish_with_the_signature_of_the_access_key() {
+async fn a_service_is_asked_at_its_path_with_the_signature_of_the_access_key() {
     use jobwatch::cloud::sign::{AccessKey, Request, sign};
-    let request = posted("smn", &said::failed("quota 17 exceeded")).await;
-    let path = "/canary-path/v2/p1/notifications/topics/urn:smn:ap-southeast-3:p1:jobs/publish";
-    assert!(request.head.starts_with(&format!("POST {path} HTTP/1.1")), "{}", request.head);
-    let (date, host) = (header(&request.head, "x-sdk-date"), header(&request.head, "host"));
-    let key = AccessKey { id: "AKEXAMPLE".into(), secret: CANARY.into(), security_token: None };
-    let headers = [("x-sdk-date", date)];
-    let body = request.body.as_bytes();
-    let signed = sign(&key, &Request { method: "POST", host, path, query: &[], headers: &headers, body, date });
-    assert_eq!(header(&request.head, "authorization"), signed.authorization);
-    assert_eq!(header(&request.head, "content-type"), "application/json");
+    for (kind, path) in [
+        ("smn", "/canary-path/v2/p1/notifications/topics/urn:smn:ap-southeast-3:p1:jobs/publish"),
+        ("eventgrid", "/canary-path/v1/p1/channels/c1/events"),
+    ] {
+        let request = posted(kind, &said::failed("quota 17 exceeded")).await;
+        assert!(request.head.starts_with(&format!("POST {path} HTTP/1.1")), "{}", request.head);
+        let (date, host) = (header(&request.head, "x-sdk-date"), header(&request.head, "host"));
+        let key = AccessKey { id: "AKEXAMPLE".into(), secret: CANARY.into(), security_token: None };
+        let headers = [("x-sdk-date", date)];
+        let body = request.body.as_bytes();
+        let signed = sign(&key, &Request { method: "POST", host, path, query: &[], headers: &headers, body, date });
+        assert_eq!(header(&request.head, "authorization"), signed.authorization);
+        assert_eq!(header(&request.head, "content-type"), "application/json");
+    }
+    assert_eq!(services().count(), 2, "and no other is signed");
 }
 
 #[tokio::test]
-async fn smn_is_asked_once_more_with_its_own_time_when_the_clock_is_wrong_and_then_it_is_a_refusal() {
-    let row = ROWS.iter().find(|row| row.kind == "smn").unwrap();
-    let says = Says::with_header(401, "date", "Mon, 15 Jan 2035 08:00:00 GMT");
-    let (outcome, far_end) = attempt(row, says).await;
-    let dates: Vec<String> =
-        far_end.requests().iter().map(|request| header(&request.head, "x-sdk-date")[..8].to_owned()).collect();
-    assert_eq!((dates.len(), dates.last().unwrap().as_str()), (2, "20350115"));
-    let Outcome::Refused { why } = outcome else { panic!("{outcome:?}") };
-    assert!(why.contains("HTTP 401") && why.contains("set the clock (NTP)"), "{why}");
+async fn a_service_is_asked_once_more_with_its_own_time_when_the_clock_is_wrong_and_then_it_is_a_refusal() {
+    for row in services() {
+        let says = Says::with_header(401, "date", "Mon, 15 Jan 2035 08:00:00 GMT");
+        let (outcome, far_end) = attempt(row, says).await;
+        let dates: Vec<String> =
+            far_end.requests().iter().map(|request| header(&request.head, "x-sdk-date")[..8].to_owned()).collect();
+        assert_eq!((dates.len(), dates.last().unwrap().as_str()), (2, "20350115"));
+        let Outcome::Refused { why } = outcome else { panic!("{outcome:?}") };
+        assert!(why.contains("HTTP 401") && why.contains("set the clock (NTP)"), "{why}");
+    }
 }
 
 #[tokio::test]
-async fn a_key_that_smn_refused_is_left_alone_and_that_is_a_refusal_too() {
-    let row = ROWS.iter().find(|row| row.kind == "smn").unwrap();
-    let far_end = FarEnd::new(Says::answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}")).await;
-    let setup = setup_at(row, &far_end.url());
-    let claimed = claimed(&setup, &said::failed("x"));
-    let (first, second) = (setup.receiver.send(&claimed, NOW).await, setup.receiver.send(&claimed, NOW).await);
-    assert!(matches!(first.outcome, Outcome::Refused { .. }), "{first:?}");
-    assert!(matches!(&second.outcome, Outcome::Refused { why } if why.contains("rests for another")), "{second:?}");
-    assert_eq!(far_end.requests().len(), 1, "the cloud locks a key for everybody after five failures");
+async fn a_key_that_a_service_refused_is_left_alone_and_that_is_a_refusal_too() {
+    for row in services() {
+        let far_end = FarEnd::new(Says::answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}")).await;
+        let setup = setup_at(row, &far_end.url());
+        let claimed = claimed(&setup, &said::failed("x"));
+        let (first, second) = (setup.receiver.send(&claimed, NOW).await, setup.receiver.send(&claimed, NOW).await);
+        assert!(matches!(first.outcome, Outcome::Refused { .. }), "{first:?}");
+        assert!(matches!(&second.outcome, Outcome::Refused { why } if why.contains("rests for another")), "{second:?}");
+        assert_eq!(far_end.requests().len(), 1, "the cloud locks a key for everybody after five failures");
+    }
+}
+
+#[tokio::test]
+async fn a_permission_that_is_missing_is_named() {
+    for (kind, permission) in [("smn", "smn:topic:publish"), ("eventgrid", "eg:channels:putEvents")] {
+        let (outcome, _) = attempt(row(kind), Says::answer(403, "{\"error_msg\":\"no\"}")).await;
+        let Outcome::Refused { why } = outcome else { panic!("{outcome:?}") };
+        assert!(why.contains(&format!("needs the permission {permission}")), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_failed_in_a_success_is_told_with_its_reason_and_without_the_key() {
+    let body =
+        "{\"failed_count\":1,\"events\":[{\"error_code\":\"EG.1\",\"error_msg\":\"no channel for canary-5f1d9c\"}]}";
+    let (outcome, _) = attempt(row("eventgrid"), Says::answer(200, body)).await;
+    let why = "HTTP 200, but the event failed: EG.1 no channel for [redacted]".to_owned();
+    assert_eq!(outcome, Outcome::Refused { why });
+}
+
+#[test]
+fn a_channel_that_cannot_be_is_refused_with_the_mend() {
+    let whole = row("eventgrid").table;
+    for (right, wrong, message) in [
+        ("region = \"ap-southeast-3\"\n", "", "`region` is missing"),
+        ("project_id = \"p1\"\n", "", "`project_id` is missing"),
+        ("channel_id = \"c1\"\n", "", "`channel_id` is missing"),
+        ("\"c1\"", "\"a/b\"", "`a/b` is no channel"),
+        ("\"watch\"", "\"a b\"", "`a b` is no event source"),
+        ("ap-southeast-3", "Singapore", "`Singapore` is no region"),
+        ("\"p1\"", "\"../x\"", "a project id is made of letters and digits"),
+    ] {
+        let table = whole.replace(right, wrong).leak();
+        let lines = setup(&Row { table, ..*row("eventgrid") }, "https://example.org", "").err().unwrap_or_default();
+        assert!(lines.iter().any(|line| line.contains(message)), "{message}: {lines:?}");
+    }
 }
 
 #[tokio::test]
@@ -409,6 +565,33 @@ fn alertmanager_is_spoken_to_in_clear_unless_something_secret_is_sent() {
     assert!(setup(&open, "http://alertmanager.monitoring:9093", "").is_ok());
     let lines = setup(row, "http://alertmanager.monitoring:9093", "").err().unwrap();
     assert!(lines.iter().any(|line| line.contains("`url` must be https")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn the_function_before_eventbridge_takes_what_is_signed_and_says_when_the_bus_did_not() {
+    const BUS: &str = "import os\nclass client:\n    def __init__(self, name): assert name == 'events'\n    \
+        def put_events(self, Entries):\n        [entry] = Entries\n        \
+        assert entry['DetailType'] == 'io.jobwatch.job.failed' and entry['Source'] == 'jobwatch/prod'\n        \
+        return {'FailedEntryCount': int(os.environ['FAILED'])}\n";
+    let recipes = include_str!("../../AUTOMATION.md").split("```python\n").skip(1);
+    let function = recipes.filter_map(|rest| rest.split("```").next()).find(|text| text.contains("boto3")).unwrap();
+    let signed = webhook("secret = \"canary-5f1d9c\"\nsignature = \"hmac-sha256\"\n");
+    let request = posted_by(&signed, &said::failed("内存不足"), NOW).await;
+    let signature = header(&request.head, "x-hub-signature-256");
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("boto3.py", BUS);
+    write("function.py", function);
+    for (signature, failed, status) in [(signature, "0", 200), (signature, "1", 503), ("sha256=0", "0", 401)] {
+        let headers = serde_json::json!({ "x-hub-signature-256": signature });
+        let event = serde_json::json!({ "body": request.body, "isBase64Encoded": false, "headers": headers });
+        write("event.json", &event.to_string());
+        let run = "import json, function; print(function.handler(json.load(open('event.json')), None)['statusCode'])";
+        let mut python = std::process::Command::new("/usr/bin/python3");
+        python.args(["-B", "-c", run]).current_dir(directory.path()).env("SECRET", CANARY).env("FAILED", failed);
+        let output = python.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), status.to_string(), "{output:?}");
+    }
 }
 
 #[test]

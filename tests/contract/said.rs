@@ -11,7 +11,7 @@ use jobwatch::model::listing::{Fault, FaultKind, Listing};
 use jobwatch::model::memory::{Memory, Sight};
 use jobwatch::model::notification::{Event, Notification, SourceFacts, Topic};
 use jobwatch::model::time::Timestamp;
-use jobwatch::plan::{Input, SelfWatch, View, gather, lookout, plan};
+use jobwatch::plan::{Input, Room, SelfWatch, View, gather, lookout, plan};
 use jobwatch::rules::{RuleSet, Surroundings, load};
 
 /// 15 January 2027, 08:00 UTC.
@@ -114,6 +114,7 @@ fn gathered(text_max: usize, name: &str, class: impl Fn(usize) -> String) -> Vec
                 event: owed.notification.event.as_str().to_owned(),
                 title: owed.notification.title.clone(),
                 created_at: NOW,
+                seen_at: Some(NOW),
                 payload: Vec::new(),
             };
             let mut data = owed.notification.data();
@@ -121,7 +122,7 @@ fn gathered(text_max: usize, name: &str, class: impl Fn(usize) -> String) -> Vec
             Held { frozen, severity: Severity::Critical, class: class(n), group: String::new(), due_at: NOW, data }
         })
         .collect();
-    gather(&held, 400, text_max, NOW).into_iter().filter_map(|(owed, _)| owed).collect()
+    gather(&held, 400, Room { text_max, ends_apart: false }, NOW).into_iter().filter_map(|(owed, _)| owed).collect()
 }
 
 /// The jobs that a digest is about, as its text names them.

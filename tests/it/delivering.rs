@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jobwatch::clock::Clock;
 use jobwatch::model::delivery::DeliveryState;
+use jobwatch::store::{Again, Filter};
 use serde_json::Value;
 
 use crate::stage::{START, Stage, minutes};
@@ -121,6 +122,40 @@ async fn a_receiver_that_is_never_back_is_given_up_after_its_budget() {
 }
 
 #[tokio::test]
+async fn behind_a_receiver_that_is_away_everything_is_given_up_in_time_and_told_once() {
+    const JOBS: usize = 700;
+    let more =
+        "retry = { first = \"5s\", max = \"10m\", give_up_after = \"1h\" }\nfallback = \"ops\"\nrate = \"unlimited\"";
+    let stage = Stage::new(more).await;
+    stage.poll(vec![]).await;
+    stage.world.inbox.answer_with(503, &[]);
+    let all = |from: usize| (from..from + JOBS).map(|n| failed(&format!("j{n:04}"), 1, "x")).collect::<Vec<_>>();
+    stage.poll(all(0)).await;
+    stage.until(minutes(69)).await;
+    let count = async |state| {
+        let filter = Filter { state: Some(state), limit: 9_999, ..Filter::default() };
+        let found = stage.store.deliveries(filter).await.unwrap();
+        found.items.into_iter().filter(|one| one.receiver.as_str() == "oncall").count()
+    };
+    assert!(count(DeliveryState::Pending).await > JOBS - 30, "there is time for the last attempt");
+    // These have their time before them.
+    let later: Vec<_> = all(0).into_iter().chain(all(JOBS).into_iter().take(10)).collect();
+    stage.poll(later).await;
+    stage.until(minutes(76)).await;
+    assert_eq!((count(DeliveryState::Pending).await, count(DeliveryState::Dead).await), (10, JOBS));
+    let tries = stage.world.inbox.received().len();
+    assert!(tries < 60, "{tries} attempts");
+    let mails: Vec<String> = stage.world.mailbox.mails().into_iter().map(|mail| mail.data).collect();
+    let given_up = mails.iter().filter(|mail| mail.contains("given up"));
+    assert_eq!(given_up.count(), 1, "{mails:?}");
+    stage.world.inbox.answer_with(204, &[]);
+    let again = stage.store.again(Again::Dead(None), stage.clock.now()).await.unwrap();
+    assert_eq!(again.len(), JOBS);
+    stage.until(minutes(90)).await;
+    assert_eq!(count(DeliveryState::Delivered).await, JOBS + 10, "with a budget of their own");
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() {
     let stage = Stage::new("").await;
     stage.poll(vec![]).await;
@@ -203,6 +238,31 @@ async fn a_critical_delivery_that_is_not_accepted_in_time_reaches_the_fallback_o
     stage.until(minutes(120)).await;
     assert!(stage.all().await.iter().all(|delivery| delivery.state == DeliveryState::Delivered));
     assert_eq!(stage.world.mailbox.mails().len(), 2);
+}
+
+#[tokio::test]
+async fn critical_ones_that_were_gathered_reach_the_fallback_too_by_name_and_without_those_that_are_over() {
+    let world = World::new().await;
+    let rules =
+        format!("{CRITICAL}resolve = {{ to = \"Success\" }}\ngroup = {{ by = [\"source\"], wait = \"20s\" }}\n");
+    world.write("rules/failed.toml", &rules);
+    let stage = Stage::in_world(world, "fallback = \"ops\"").await;
+    stage.poll(vec![]).await;
+    stage.poll(vec![failed("a", 1, "x")]).await;
+    let over = job("a", "Success", 2);
+    stage.world.inbox.answer_with(503, &[]);
+    stage.poll(vec![over.clone(), failed("b", 1, "x"), failed("c", 1, "x")]).await;
+    stage.clock.advance(Duration::from_secs(25));
+    stage.poll(vec![over, failed("b", 1, "x"), failed("c", 1, "x")]).await;
+    stage.until(Duration::from_secs(25 + 179)).await;
+    assert!(stage.world.mailbox.mails().is_empty());
+    stage.until(minutes(5)).await;
+    let mails = stage.world.mailbox.mails();
+    assert_eq!(mails.len(), 1);
+    let mail = mail_parser::MessageParser::default().parse(mails[0].data.as_bytes()).unwrap();
+    let text = mail.body_text(0).unwrap();
+    assert!(text.contains("oncall has not taken this within 3 min"), "{text}");
+    assert!(text.contains("[prod b]") && text.contains("[prod c]") && !text.contains("[prod a]"), "{text}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod asking;
 mod browser;
 mod commands;
+mod completing;
 mod crash;
 mod delivering;
 mod doctor;
@@ -13,6 +14,7 @@ mod hostile;
 mod identity;
 mod killed;
 mod mail;
+mod metrics;
 mod page;
 mod proxy;
 mod reload;

@@ -79,7 +79,6 @@ fn ended(jobs: &mut [Job], which: usize, reason: &str) {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "how long it took")]
 async fn the_page_of_ten_thousand_jobs_shows_what_fails_and_why_and_goes_on_by_itself() {
     let mut jobs = ten_thousand();
     let Failing { world, mut service, admin, refusing } = Failing::with(jobs.clone(), "").await;

@@ -21,7 +21,7 @@ enum Door {
 }
 
 /// A world whose configuration has an admin interface, and these keys of `[agent]` and `[admin]`.
-async fn world_with(agent: &str, admin: &str) -> World {
+pub(crate) async fn world_with(agent: &str, admin: &str) -> World {
     let world = World::new().await;
     let config = world.config("poll_every = \"100ms\"", "").replace("[agent]", &format!("[agent]\n{agent}"));
     world.write("jobwatch.toml", &format!("{config}\n[admin]\nlisten = \"127.0.0.1:0\"\n{admin}\n"));
@@ -332,7 +332,7 @@ async fn the_admin_interface_answers_this_machine_and_nobody_s_web_page() {
     for line in ["x-content-type-options: nosniff", "content-security-policy: default-src 'none'", "no-store"] {
         assert!(head.contains(line), "{head}");
     }
-    let (status, head, text) = ask(admin, "GET /metrics", &[&own]).await;
+    let (status, head, text) = ask(admin, "GET /metrics", &[&own, "accept: application/openmetrics-text"]).await;
     assert_eq!(status, 200);
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
     assert!(text.contains(&format!("jobwatch_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"))), "{text}");

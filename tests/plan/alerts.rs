@@ -97,6 +97,25 @@ fn what_is_still_on_its_way_is_not_said_twice_however_long_it_takes() {
 }
 
 #[test]
+fn what_waited_behind_a_message_that_was_given_up_is_counted_in_the_next_one_and_nobody_hears_of_its_end() {
+    let more = "cooldown = \"1h\"\nkey = [\"resource_id\"]\nresolve = { to = \"Success\" }";
+    let mut world = World::knowing(&file(&[rule("failed", "{ to = \"Failed\" }", more)]), &[]);
+    let mut jobs = vec![on("r", failed("a", 1, "x"))];
+    world.see(&jobs);
+    jobs.push(on("r", failed("b", 2, "x")));
+    assert!(world.see(&jobs).owed.is_empty());
+    let lose = |world: &mut World| world.memory.alerts.values_mut().for_each(|alert| alert.told[0].lost = true);
+    lose(&mut world);
+    jobs.push(on("r", failed("c", 3, "x")));
+    let plan = world.see(&jobs);
+    assert_eq!(plan.owed[0].notification.data()["alert"]["held_back"], 1, "told at once, with the one before it");
+    lose(&mut world);
+    jobs[0] = on("r", job("a", "Success", 4));
+    let over = world.see(&jobs);
+    assert!(over.owed.is_empty(), "{:?}", titles(&over));
+}
+
+#[test]
 fn an_end_is_told_once_and_only_to_those_who_were_told_of_the_beginning() {
     let more = "resolve = { to = \"Success\" }";
     let mut world = World::knowing(&file(&[rule("failed", "{ to = \"Failed\" }", more)]), &[job("b", "Running", 1)]);

@@ -15,7 +15,7 @@ use jobwatch::model::listing::{Fault, FaultKind, Listing, Point};
 use jobwatch::model::memory::Sight;
 use jobwatch::model::notification::{Event, SourceFacts};
 use jobwatch::model::time::Timestamp;
-use jobwatch::plan::{SelfWatch, View, gather, lookout};
+use jobwatch::plan::{Room, SelfWatch, View, gather, lookout};
 use jobwatch::rules::{Surroundings, load};
 use proptest::prelude::*;
 
@@ -546,6 +546,8 @@ fn a_hundred_thousand_jobs_that_did_not_change_change_nothing() {
     assert_eq!((plan.difference.changes.len(), told(&plan)), (1, vec![("oncall", "077777: x")]));
 }
 
+const ROOM: Room = Room { text_max: usize::MAX, ends_apart: false };
+
 #[test]
 fn a_digest_holds_no_more_than_a_receiver_takes_and_what_is_left_makes_another() {
     let held = |n: usize| Held {
@@ -556,6 +558,7 @@ fn a_digest_holds_no_more_than_a_receiver_takes_and_what_is_left_makes_another()
             event: "io.jobwatch.job.failed".into(),
             title: format!("j{n}: x"),
             created_at: START,
+            seen_at: Some(START),
             payload: Vec::new(),
         },
         severity: Severity::Error,
@@ -565,14 +568,19 @@ fn a_digest_holds_no_more_than_a_receiver_takes_and_what_is_left_makes_another()
         data: serde_json::json!({ "reason": "x".repeat(if n == 7 { 2 << 20 } else { 300_000 }) }),
     };
     let held: Vec<Held> = (0..11).map(held).collect();
-    let parts = |left| gather(&held, left, usize::MAX, START).into_iter().map(|(_, at)| at).collect::<Vec<_>>();
+    let parts = |left| gather(&held, left, ROOM, START).into_iter().map(|(_, at)| at).collect::<Vec<_>>();
     assert_eq!(parts(9), [vec![0, 1, 2], vec![3, 4, 5], vec![6], vec![7], vec![8, 9, 10]]);
     assert_eq!(parts(1), [vec![0, 1, 2]], "what has no room stays held");
-    let digests = gather(&held, 9, usize::MAX, START);
+    let digests = gather(&held, 9, ROOM, START);
     let first = &digests[0].0.as_ref().unwrap().notification;
     assert_eq!(first.title, "3 jobs: 3× quota [2J");
     assert_eq!(first.body, "3× quota [2J\n  j0: x [prod j0]\n  j1: x [prod j1]\n  j2: x [prod j2]");
     assert_eq!(digests[3].0, None, "one that is alone stays what it was");
+
+    let mut held: Vec<Held> = held.into_iter().filter(|held| held.frozen.title != "j7: x").take(4).collect();
+    held[1].frozen.event = "io.jobwatch.alert.resolved".into();
+    let apart = gather(&held, 9, Room { ends_apart: true, ..ROOM }, START);
+    assert_eq!(apart.into_iter().map(|(_, at)| at).collect::<Vec<_>>(), [vec![0], vec![1], vec![2, 3]]);
 }
 
 /// A world of jobs that move on their own: at each step some job makes some step, and some are listed.

@@ -1,19 +1,19 @@
-//! What a lane has to do with the store: what is claimed, what is recorded, and who else is told of a receiver's trouble.
+//! What a lane has to do with the store: what is claimed, what is recorded, what is given up.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::news::{News, trouble};
 use super::{CLAIM_MARGIN, LOOK_EVERY, Landed, Lane, freeze};
 use crate::agent::observer::Seen;
-use crate::model::alert::Severity;
-use crate::model::delivery::{Attempt, Claimed, Frozen, Lane as Order, Outcome, Owed, Verdict};
-use crate::model::name::{DeliveryId, JobId, ReceiverName, derive};
-use crate::model::notification::{Event, Notification, Topic};
-use crate::model::time::Timestamp;
-use crate::store::{self, Record, Trouble};
+use crate::model::delivery::{Claimed, Frozen, Owed};
+use crate::model::time::{Timestamp, span};
+use crate::store::{self, Lapse, Record, Trouble};
 
 /// A record that the store did not take is offered again this often before the claim is left to lapse.
 const RECORD_TRIES: u32 = 5;
+/// Behind a budget, there is this much time for the attempt that is made at its end.
+const LAPSE_MARGIN: Duration = Duration::from_secs(600);
 /// The pause before a store that failed is asked again.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -61,6 +61,7 @@ impl Lane {
         let more = errand.wanted > 0 && claims.len() == errand.wanted;
         let wait = match claims.is_empty() {
             true => {
+                self.lapse(now).await;
                 self.escalate().await;
                 self.wait(errand.wanted == 0, errand.busy).await
             }
@@ -108,6 +109,31 @@ impl Lane {
         due.map(|due| probe.map_or(due, |probe| due.max(probe))).into_iter().chain(copy).min()
     }
 
+    /// What was not accepted within its time is given up, although nobody can try it: a receiver that is away is only probed.
+    async fn lapse(&self, now: Timestamp) {
+        let budget = self.setup().schedule.give_up_after;
+        let before = now.minus(budget).minus(LAPSE_MARGIN);
+        let note = format!("given up: it was not accepted within {}", span(budget));
+        loop {
+            match self.lapse_some(before, &note, now).await {
+                Ok(0) => return,
+                Ok(count) => self.shared.observer.see(&Seen::Lapsed { receiver: &self.name, count }),
+                Err(error) => return self.failed("giving up deliveries", &error),
+            }
+        }
+    }
+
+    async fn lapse_some(&self, before: Timestamp, note: &str, now: Timestamp) -> Result<usize, store::Error> {
+        let Some(oldest) = self.shared.store.overdue(&self.name, before, now).await? else { return Ok(0) };
+        let owed = self.notices(&News::of_lapsed(&oldest, note), now);
+        let (receiver, notices) = (self.name.clone(), self.frozen(&owed, now));
+        let lapsed = self.shared.store.lapse(Lapse { receiver, before, note: note.to_owned(), now, notices }).await?;
+        if lapsed.told {
+            owed.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
+        }
+        Ok(lapsed.count)
+    }
+
     /// Urgent deliveries that were not accepted in time go to the fallback as well, whatever keeps them here.
     async fn escalate(&self) {
         match self.shared.store.escalate(&self.name, self.shared.clock.now()).await {
@@ -147,6 +173,11 @@ impl Lane {
         }
     }
 
+    fn frozen(&self, owed: &[Owed], now: Timestamp) -> Vec<Frozen> {
+        let one = |owed: &Owed| Some(freeze(self.shared.receivers.get(&owed.receiver)?, owed, now));
+        owed.iter().filter_map(one).collect()
+    }
+
     /// Writes all that ended together in one transaction.
     async fn try_record(&self, landed: &[Landed], now: Timestamp) -> Result<Vec<bool>, store::Error> {
         // What is accepted ends all trouble, whatever it was.
@@ -158,11 +189,9 @@ impl Lane {
         for Landed { claimed, attempt, verdict } in landed {
             let (trouble, news) = trouble(known, &attempt.outcome, *verdict, now);
             known = trouble;
-            let notices = news.map(|state| self.notices(state, claimed, attempt, now)).unwrap_or_default();
-            let deliveries: Vec<Frozen> = notices
-                .iter()
-                .filter_map(|owed| Some(freeze(self.shared.receivers.get(&owed.receiver)?, owed, now)))
-                .collect();
+            let notices =
+                news.map(|state| self.notices(&News::of_attempt(state, claimed, attempt), now)).unwrap_or_default();
+            let deliveries = self.frozen(&notices, now);
             told.extend(notices.into_iter().map(|owed| owed.receiver));
             let (claimed, attempt, verdict) = (claimed.clone(), attempt.clone(), *verdict);
             records.push(Record { claimed, attempt, verdict, trouble, deliveries, asks: false });
@@ -170,81 +199,5 @@ impl Lane {
         let kept = self.shared.store.record(records).await?;
         told.iter().for_each(|receiver| self.shared.nudges.nudge(receiver));
         Ok(kept)
-    }
-
-    /// Who else is to hear that this receiver refuses or that something was given up.
-    fn notices(&self, state: &'static str, claimed: &Claimed, attempt: &Attempt, now: Timestamp) -> Vec<Owed> {
-        let why = attempt.outcome.detail().to_owned();
-        let title = match state {
-            "dead" => format!("a delivery to {} was given up: {why}", self.name),
-            "retired" => {
-                format!("{} says that it is no more, and is sent nothing until somebody opens it: {why}", self.name)
-            }
-            _ => format!("{} refuses what it is sent: {why}", self.name),
-        };
-        let body = format!(
-            "Undelivered: {}\nDelivery: {}\nTried {} times, first decided at {}.\n{}",
-            claimed.frozen.title,
-            claimed.frozen.id,
-            claimed.tries + 1,
-            claimed.frozen.created_at,
-            match state {
-                "dead" => "It is kept: `jobwatch deliveries retry` sends it again.".to_owned(),
-                "retired" => format!(
-                    "Everything for it is held. When it is mended, `jobwatch deliveries retry --receiver {}` opens it; so does a start of the service.",
-                    self.name
-                ),
-                _ =>
-                    "It is tried again slowly for a day; other deliveries to it meet the same fate until somebody mends it."
-                        .to_owned(),
-            },
-        );
-        let notification = Notification {
-            event: Event::ReceiverDead,
-            time: now,
-            severity: Severity::Error,
-            title,
-            body,
-            topic: Topic::Receiver {
-                name: self.name.clone(),
-                why,
-                state,
-                delivery: (claimed.frozen.id.to_string(), claimed.frozen.title.clone()),
-            },
-        };
-        let mut hear: Vec<&ReceiverName> = self.shared.watch.notify.iter().chain(&self.setup().fallback).collect();
-        hear.sort();
-        hear.dedup();
-        let notice = |receiver: &ReceiverName| Owed {
-            id: DeliveryId::from(derive(
-                "msg",
-                &[
-                    "jobwatch/trouble/v1",
-                    state,
-                    claimed.frozen.id.as_str(),
-                    &now.micros().to_string(),
-                    receiver.as_str(),
-                ],
-            )),
-            receiver: receiver.clone(),
-            lane: Order { source: None, subject: JobId::from(format!("receiver/{}", self.name)) },
-            notification: notification.clone(),
-            pace: None,
-        };
-        hear.into_iter().filter(|name| **name != self.name).map(notice).collect()
-    }
-}
-
-/// What the operator knows of the trouble after this outcome, and what is news in it.
-fn trouble(known: Trouble, outcome: &Outcome, verdict: Verdict, now: Timestamp) -> (Trouble, Option<&'static str>) {
-    match (outcome, verdict) {
-        (Outcome::Accepted { .. }, _) => (Trouble::default(), None),
-        (_, Verdict::Dead) => (Trouble { dead: true, ..known }, (!known.dead).then_some("dead")),
-        (Outcome::Retired { .. }, _) => {
-            let held_since = known.held_since.or(Some(now));
-            (Trouble { retired: true, held_since, ..known }, (!known.retired).then_some("retired"))
-        }
-        (Outcome::Refused { .. }, _) => (Trouble { refused: true, ..known }, (!known.refused).then_some("refused")),
-        (Outcome::Unreachable { .. }, _) => (known, None),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Exit, Format, Global, Since, say_report, show, since};
+use super::{Exit, Format, Global, Since, completions, say_report, show, since};
 use crate::clock::Clock;
 use crate::config;
 use crate::model::alert::{Fate, FateOutcome};
@@ -31,7 +31,7 @@ pub(in crate::cli) struct Backtest {
     #[arg(long, value_name = "TIME", value_parser = since, default_value = "14d")]
     since: Since,
     /// Only this source.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::sources())]
     source: Option<String>,
     /// Print every message that differs.
     #[arg(long)]

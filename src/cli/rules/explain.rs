@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use super::{Exit, Format, Global, say_report, show};
+use super::{Exit, Format, Global, completions, say_report, show};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::model::alert::{Fate, FateOutcome};
@@ -27,10 +27,10 @@ pub(in crate::cli) struct Explain {
     #[arg(value_name = "WHAT")]
     what: String,
     /// Only in this source.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::sources())]
     source: Option<String>,
     /// Only this rule.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = completions::rules())]
     rule: Option<String>,
     /// How to print it.
     #[arg(long, value_enum, default_value = "text")]

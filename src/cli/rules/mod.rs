@@ -6,7 +6,7 @@ mod explain;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Exit, Format, Global, Since, say_report, show, since};
+use super::{Exit, Format, Global, Since, completions, say_report, show, since};
 use crate::config::{self, Purpose};
 use crate::document::Report;
 use crate::rules::RuleSet;

@@ -477,7 +477,7 @@ fn receivers(setup: &Setup, glance: &Glance, witnessed: &Witnessed, now: Timesta
     let queues: BTreeMap<&ReceiverName, &Queue> =
         glance.queues.iter().map(|queue| (&queue.outbox.receiver, queue)).collect();
     let owed = glance.queues.iter().map(|queue| &queue.outbox).filter(|outbox| outbox.pending + outbox.held > 0);
-    let owed = owed.map(|outbox| &outbox.receiver).filter(|name| !FollowUp::is_one(name));
+    let owed = owed.map(|outbox| &outbox.receiver).filter(|name| !FollowUp::is_receiver(name));
     let strangers: Vec<_> = owed.filter(|name| !setup.receivers.contains(name)).collect();
     let row = |name: &ReceiverName| {
         let resting = witnessed.resting.get(name).copied();

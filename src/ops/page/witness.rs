@@ -89,7 +89,7 @@ impl Observer for Witness {
                 last.resting.remove(*receiver);
             }),
             Seen::RulesTaken { at, rules, .. } => self.keep(|last| {
-                (last.rules, last.rules_since, last.refused) = (*rules, *at, None);
+                (last.rules, last.rules_since, last.refused) = (rules.len(), *at, None);
             }),
             Seen::RulesRefused { errors, .. } => {
                 let errors = errors.iter().take(ERRORS_MAX).map(|error| line(error, ERROR_MAX)).collect();
@@ -99,6 +99,7 @@ impl Observer for Witness {
             Seen::Remarked { .. }
             | Seen::Attempted { .. }
             | Seen::Escalated { .. }
+            | Seen::Lapsed { .. }
             | Seen::FollowedUp { .. }
             | Seen::Returned { .. }
             | Seen::StoreFailed { .. } => {}

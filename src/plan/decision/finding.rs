@@ -150,7 +150,7 @@ impl<'a> Decision<'a> {
             for (rule, mut alert) in ending {
                 let told = std::mem::take(&mut alert.told);
                 alert.resolved = true;
-                for told in told {
+                for told in told.into_iter().filter(|told| !told.lost) {
                     let one = (told.receiver.clone(), told.delivery.clone(), alert.subject.clone());
                     if said.contains(&one) {
                         continue;

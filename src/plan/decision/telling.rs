@@ -73,7 +73,7 @@ impl<'a> Decision<'a> {
         let cooldown = hit.rule.cooldown;
         let Some(told) = self.alert(&hit.alert).and_then(|alert| alert.told(receiver)).cloned() else { return false };
         // It counts from the delivery; what is still on its way will be heard.
-        let cool = !cooldown.is_zero() && told.delivered_at.is_none_or(|at| self.is_within(at, cooldown));
+        let cool = !cooldown.is_zero() && !told.lost && told.delivered_at.is_none_or(|at| self.is_within(at, cooldown));
         if !cool || hit.rule.severity > told.severity {
             return false;
         }
@@ -129,7 +129,7 @@ impl<'a> Decision<'a> {
                 let severity = hit.rule.severity;
                 self.remember(
                     hit,
-                    Told { receiver, delivery, severity, at: self.now, delivered_at: None, held_back: 0 },
+                    Told { receiver, delivery, severity, at: self.now, delivered_at: None, lost: false, held_back: 0 },
                 );
             }
             let why = match hits.len() {

@@ -13,6 +13,9 @@ CREATE TABLE payload (
 INSERT INTO payload SELECT n, payload FROM delivery;
 ALTER TABLE delivery DROP COLUMN payload;
 
+-- What was not accepted within its time is given up also when nobody has tried it.
+CREATE INDEX delivery_budget ON delivery (receiver, budget_from, n) WHERE state = 'pending' AND refused_since IS NULL;
+
 -- Lists that people look at, each in its own order.
 CREATE INDEX job_by_time ON job (status_since);
 CREATE INDEX job_by_source_and_time ON job (source, status_since);
@@ -25,3 +28,6 @@ CREATE INDEX alert_standing ON alert (last_seen) WHERE NOT resolved;
 CREATE INDEX delivery_by_time ON delivery (created_at);
 CREATE INDEX delivery_by_subject ON delivery (subject, created_at);
 CREATE INDEX delivery_given_up ON delivery (state, created_at) WHERE state = 'dead' OR state = 'dropped';
+
+-- When the listing that showed it was read: how long it took to be told is measured from there.
+ALTER TABLE delivery ADD COLUMN seen_at INTEGER;

@@ -28,7 +28,7 @@ pub(super) fn severity(row: &Row<'_>) -> rusqlite::Result<Severity> {
     Ok(row.get::<_, String>("severity")?.parse().unwrap_or(Severity::Warning))
 }
 
-/// The findings that `condition` chooses, with who was told of them. A delivery that was given up told nobody.
+/// The findings that `condition` chooses, with who was told of them.
 pub(super) fn alerts(
     connection: &Connection,
     condition: &str,
@@ -41,12 +41,13 @@ pub(super) fn alerts(
     let mut told = connection.prepare_cached(
         "SELECT t.*, d.state, d.ended_at, EXISTS (SELECT 1 FROM held AS h WHERE h.id = t.delivery) AS held
          FROM told AS t LEFT JOIN delivery AS d ON d.id = t.delivery
-         WHERE t.alert = ?1 AND coalesce(d.state, '') NOT IN ('dead', 'dropped') ORDER BY t.receiver",
+         WHERE t.alert = ?1 ORDER BY t.receiver",
     )?;
     for alert in &mut found {
         let rows = told.query_map([alert.id.as_str()], |row| {
             let at = instant(row, "at")?;
-            let delivered_at = match row.get::<_, Option<String>>("state")?.as_deref() {
+            let state = row.get::<_, Option<String>>("state")?;
+            let delivered_at = match state.as_deref() {
                 Some("delivered") => time(row, "ended_at")?,
                 Some(_) => None,
                 None if row.get("held")? => None,
@@ -59,6 +60,7 @@ pub(super) fn alerts(
                 severity: severity(row)?,
                 at,
                 delivered_at,
+                lost: matches!(state.as_deref(), Some("dead" | "dropped")),
                 held_back: row.get("held_back")?,
             })
         })?;

@@ -28,6 +28,7 @@ pub(super) fn write(connection: &Connection, errands: &[Errand]) -> rusqlite::Re
             event: "follow_up".into(),
             title: follow_up.title(),
             created_at: *at,
+            seen_at: None,
             payload: follow_up.write(),
         };
         written += super::write_deliveries(connection, std::slice::from_ref(&frozen))?;

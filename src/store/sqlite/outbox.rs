@@ -10,7 +10,7 @@ use super::{follow_up, instant, json, time, write_deliveries};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Lane, Outcome, Reserve, Verdict};
 use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::time::Timestamp;
-use crate::store::{Again, Dropped, Record, Trouble};
+use crate::store::{Again, Dropped, Lapse, Lapsed, Record, Trouble};
 
 /// Deliveries that one claim looks at; each is claimed or parked. There is another claim at once if this was too few.
 const LOOKED_AT_MAX: usize = 2_000;
@@ -168,6 +168,7 @@ fn frozen(row: &Row<'_>, payload: Vec<u8>) -> rusqlite::Result<Frozen> {
         event: row.get("event")?,
         title: row.get("title")?,
         created_at: instant(row, "created_at")?,
+        seen_at: time(row, "seen_at")?,
         payload,
     })
 }
@@ -331,12 +332,71 @@ pub(super) fn escalate(
 ) -> rusqlite::Result<Vec<ReceiverName>> {
     let values = params![receiver.as_str(), now.micros()];
     let copies: Vec<Frozen> = connection
-        .prepare_cached(&format!("SELECT *, ?2 AS created_at FROM reserve WHERE {URGENT} ORDER BY due_at, of"))?
+        .prepare_cached(&format!(
+            "SELECT *, ?2 AS created_at, NULL AS seen_at FROM reserve WHERE {URGENT} ORDER BY due_at, of"
+        ))?
         .query_map(values, |row| frozen(row, row.get("payload")?))?
         .collect::<rusqlite::Result<_>>()?;
     write_deliveries(connection, &copies)?;
     connection.prepare_cached(&format!("DELETE FROM reserve WHERE {URGENT}"))?.execute(values)?;
     Ok(copies.into_iter().map(|copy| copy.receiver).collect())
+}
+
+/// Deliveries that are given up in one transaction.
+const LAPSES_MAX: usize = 500;
+
+/// The numbers of those whose budget began before this, which nobody has at hand; the oldest first.
+pub(super) fn overdue(
+    connection: &Connection,
+    receiver: &ReceiverName,
+    before: Timestamp,
+    now: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<i64>> {
+    if is_held(connection, receiver.as_str())? {
+        return Ok(Vec::new());
+    }
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let values = params![receiver.as_str(), before.micros(), now.micros(), limit];
+    connection.prepare_cached(OVERDUE)?.query_map(values, |row| row.get(0))?.collect()
+}
+
+const OVERDUE: &str = "SELECT n FROM delivery
+    WHERE receiver = ?1 AND state = 'pending' AND refused_since IS NULL AND budget_from < ?2
+    AND (claim_until IS NULL OR claim_until <= ?3) ORDER BY budget_from, n LIMIT ?4";
+
+pub(super) fn lapse(connection: &Connection, lapse: &Lapse) -> rusqlite::Result<Lapsed> {
+    let Lapse { receiver, before, note, now, notices } = lapse;
+    let lapsed = overdue(connection, receiver, *before, *now, LAPSES_MAX)?;
+    if lapsed.is_empty() {
+        return Ok(Lapsed::default());
+    }
+    for n in &lapsed {
+        connection
+            .prepare_cached(
+                "UPDATE delivery SET state = 'dead', ended_at = ?2, due_at = ?2, set_at = ?2, parked = 0, claim_token = NULL,
+                 claim_until = NULL, note = ?3 || CASE note WHEN '' THEN '' ELSE '; before that: ' || note END WHERE n = ?1",
+            )?
+            .execute(params![n, now.micros(), note])?;
+        // Given up: the copy need not wait.
+        connection
+            .prepare_cached(
+                "UPDATE reserve SET due_at = min(due_at, ?2) WHERE of = (SELECT id FROM delivery WHERE n = ?1)",
+            )?
+            .execute(params![n, now.micros()])?;
+        unpark(connection, *n)?;
+    }
+    let told = connection
+        .prepare_cached(
+            "INSERT INTO trouble (receiver, since, refused, dead, retired) VALUES (?1, ?2, 0, 1, 0)
+             ON CONFLICT (receiver) DO UPDATE SET dead = 1 WHERE NOT dead",
+        )?
+        .execute(params![receiver.as_str(), now.micros()])?
+        == 1;
+    if told {
+        write_deliveries(connection, notices)?;
+    }
+    Ok(Lapsed { count: lapsed.len(), told })
 }
 
 pub(super) fn trouble(row: &Row<'_>) -> rusqlite::Result<Trouble> {
@@ -447,7 +507,7 @@ pub(super) fn end(
 pub(super) mod tests {
     use rusqlite::Connection;
 
-    use super::looking;
+    use super::{OVERDUE, looking};
     use crate::store::sqlite::migrate;
 
     /// How SQLite goes about a statement, a line for each step.
@@ -459,6 +519,15 @@ pub(super) mod tests {
             plan += &format!("{}\n", row.get::<_, String>("detail").unwrap());
         }
         plan
+    }
+
+    #[test]
+    fn what_is_overdue_is_found_without_looking_at_what_is_not() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, 0).unwrap();
+        let plan = plan(&connection, OVERDUE);
+        assert!(plan.contains("SEARCH delivery USING INDEX delivery_budget (receiver=? AND budget_from<?)"), "{plan}");
+        assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{plan}");
     }
 
     #[test]

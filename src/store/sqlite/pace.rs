@@ -151,6 +151,7 @@ pub(super) fn held(
             event: row.get("event")?,
             title: row.get("title")?,
             created_at: instant(row, "created_at")?,
+            seen_at: Some(instant(row, "created_at")?),
             payload: row.get("payload")?,
         };
         let held = Held {
@@ -177,8 +178,9 @@ pub(super) fn holding(connection: &Connection, now: Timestamp) -> rusqlite::Resu
 }
 
 pub(super) fn gathered(connection: &Connection, gathered: &[Gathered], now: Timestamp) -> rusqlite::Result<()> {
-    for Gathered { frozen, held } in gathered {
+    for Gathered { frozen, held, reserve } in gathered {
         super::write_deliveries(connection, std::slice::from_ref(frozen))?;
+        super::outbox::write_reserves(connection, reserve.as_slice())?;
         let n: i64 = connection
             .prepare_cached("SELECT n FROM delivery WHERE id = ?1")?
             .query_row([frozen.id.as_str()], |row| row.get(0))?;
