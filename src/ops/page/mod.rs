@@ -107,6 +107,11 @@ impl Page {
         Self { setup, store, pulse, witness, now, last: Mutex::default() }
     }
 
+    /// The page as it is sent now.
+    pub async fn html(&self) -> String {
+        self.render().await.html
+    }
+
     async fn render(&self) -> Rendered {
         let now = (self.now)();
         let mut last = self.last.lock().await;
