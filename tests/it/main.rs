@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should fail loudly")]
 
 mod asking;
+mod browser;
 mod commands;
 mod completing;
 mod crash;
@@ -15,6 +16,7 @@ mod identity;
 mod killed;
 mod mail;
 mod metrics;
+mod page;
 mod proxy;
 mod reload;
 mod rules;
