@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::world::{TOKEN, World, failed, job, rule, said, soon};
 
@@ -171,6 +171,42 @@ async fn init_writes_what_check_accepts_and_overwrites_nothing() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).1.contains("nothing was written"));
     assert_eq!(std::fs::read_to_string(world.path("new/jobwatch.toml")).unwrap(), "mine");
+}
+
+#[tokio::test]
+async fn init_asks_on_a_terminal_and_nowhere_else_and_takes_no_answer_that_check_would_not() {
+    let world = World::new().await;
+    // `script` gives it a terminal. The second answer is none.
+    let typed = "cn-north-4\nno id!\n1605768a3300d5762f8cc01d2b3e4f51\n\nada@example.org\n";
+    let mut terminal = tokio::process::Command::new("/usr/bin/script")
+        .args(["-qec", &format!("{} init asked", env!("CARGO_BIN_EXE_jobwatch")), "/dev/null"])
+        .current_dir(world.path(""))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    terminal.stdin.take().unwrap().write_all(typed.as_bytes()).await.unwrap();
+    let output = soon("the end of the questions", terminal.wait_with_output()).await.unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && shown.contains("Region of the project [ap-southeast-3]: "), "{shown}");
+    assert!(shown.contains("no id!"), "what is wrong with it is said: {shown}");
+    let text = std::fs::read_to_string(world.path("asked/jobwatch.toml")).unwrap();
+    for line in [
+        "region = \"cn-north-4\"",
+        "project_id = \"1605768a3300d5762f8cc01d2b3e4f51\"",
+        "server = \"smtp://mail.example.org:587\"",
+        "to = [\"ada@example.org\"]",
+    ] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line}: {text}");
+    }
+    let output = world.jobwatch(&["init", "told", "--region", "cn-north-4", "--mail-to", "ada@example.org"]).await;
+    assert!(output.status.success() && !said(&output).0.contains("Region"), "{:?}", said(&output));
+    let output = world.jobwatch(&["check", "--config", "told/jobwatch.toml"]).await;
+    assert_eq!(output.status.code(), Some(0), "{:?}", said(&output));
+    let (_, refused) = said(&world.jobwatch(&["init", "not", "--mail-server", "mail.example.org"]).await);
+    assert!(refused.contains("nothing was written: --mail-server mail.example.org"), "{refused}");
+    assert!(!world.path("not").exists());
 }
 
 #[tokio::test]

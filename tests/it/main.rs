@@ -3,6 +3,7 @@
 
 mod asking;
 mod browser;
+mod canaries;
 mod commands;
 mod completing;
 mod crash;
