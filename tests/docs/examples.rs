@@ -1,15 +1,22 @@
 //! What stands in `toml` loads, and passes its tests.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
-use jobwatch::config::{self, Config, Purpose, disagreements};
+use jobwatch::config::{self, Config, Known, Purpose, disagreements};
 use jobwatch::document::File;
+use jobwatch::model::name::ReceiverName;
 use jobwatch::rules::{self, RuleSet, Surroundings, Window};
 use jobwatch::simulator::Scenario;
+use regex::Regex;
 
-use crate::page::{Block, README, RULES, SYSTEMD};
+use crate::page::{Block, OPERATING, README, RULES, SYSTEMD};
+
+/// Said of secrets that are not on this machine.
+const NOT_HERE: [&str; 3] =
+    ["the environment has no", "there are no systemd credentials", "cannot be read: No such file"];
 
 /// A file of the configuration, from a part of one.
 fn configuration(part: &str) -> Config {
@@ -31,19 +38,18 @@ fn configuration(part: &str) -> Config {
     let path = directory.path().join("jobwatch.toml");
     std::fs::write(&path, whole).unwrap();
     let (config, report) = config::load(&path, Purpose::Check);
-    let lines: Vec<String> = report.lines().filter(|line| !line.contains("the environment has no")).collect();
+    let lines: Vec<String> = report.lines().filter(|line| !NOT_HERE.iter().any(|words| line.contains(words))).collect();
     assert_eq!(lines, [] as [&str; 0], "{part}");
     config.unwrap()
 }
 
 /// A rule file that has nothing wrong with it, and passes its tests.
-fn rules_of(text: &str, windows: &[Arc<Window>]) -> RuleSet {
+fn rules_of(text: &str, windows: &[Arc<Window>], receivers: &[ReceiverName]) -> RuleSet {
     let file = Arc::new(File { path: "block.toml".into(), text: text.into() });
     let none = |_: &Path| Err("no files here".to_owned());
-    let receivers = ["oncall".into(), "ops-mail".into()];
     let surroundings = Surroundings {
         read: &none,
-        receivers: Some(&receivers),
+        receivers: Some(receivers),
         windows: Some(windows),
         sources: None,
         follow_ups: None,
@@ -61,7 +67,7 @@ fn rules_of(text: &str, windows: &[Arc<Window>]) -> RuleSet {
 fn every_example_in_the_documents_loads_and_passes_its_tests() {
     let mut seen = BTreeMap::from([("rules", 0), ("configuration", 0), ("scenario", 0)]);
     let mut tests = 0;
-    for document in [&*RULES, &*README, &*SYSTEMD] {
+    for document in [&*RULES, &*README, &*OPERATING, &*SYSTEMD] {
         let blocks = document.blocks("toml");
         let has = |block: &&Block<'_>, heads: &[&str]| {
             block.text.lines().any(|line| heads.iter().any(|head| line.starts_with(head)))
@@ -69,12 +75,15 @@ fn every_example_in_the_documents_loads_and_passes_its_tests() {
         let of_configuration = |block: &&Block<'_>| {
             has(block, &["[agent]", "[[source]]", "[receiver", "[window", "[admin]", "[follow_up"])
         };
-        let windows: Vec<Arc<Window>> =
-            blocks.iter().filter(of_configuration).flat_map(|block| configuration(block.text).known.windows).collect();
+        let configured: Vec<Known> =
+            blocks.iter().filter(of_configuration).map(|block| configuration(block.text).known).collect();
+        let windows: Vec<Arc<Window>> = configured.iter().flat_map(|known| known.windows.clone()).collect();
+        let mut receivers: Vec<ReceiverName> = configured.into_iter().flat_map(|known| known.receivers).collect();
+        receivers.extend(["oncall".into(), "ops-mail".into()]);
         for block in &blocks {
             let kind = match block {
                 block if has(&block, &["schema = 1"]) => {
-                    tests += rules_of(block.text, &windows).tests.len();
+                    tests += rules_of(block.text, &windows, &receivers).tests.len();
                     "rules"
                 }
                 block if has(&block, &["[[job]]", "[[fault]]"]) => {
@@ -89,4 +98,42 @@ fn every_example_in_the_documents_loads_and_passes_its_tests() {
         }
     }
     assert!(seen.values().all(|count| *count > 0) && tests > 0, "{seen:?}, {tests} tests");
+}
+
+/// The blocks that say in their first line which file they are, written there.
+fn written(blocks: &[Block<'_>], home: &Path) -> Vec<PathBuf> {
+    let file = |block: &Block<'_>| {
+        let name = block.text.lines().next()?.strip_prefix("# ")?.strip_suffix(".toml")?;
+        let path = home.join(format!("{name}.toml"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, block.text).unwrap();
+        Some(path)
+    };
+    blocks.iter().filter_map(file).collect()
+}
+
+#[test]
+fn every_set_up_of_the_guide_is_whole_and_check_has_nothing_to_say_about_it() {
+    let home = tempfile::tempdir().unwrap();
+    let files = written(&OPERATING.blocks("toml"), home.path());
+    assert_eq!(files.len(), 5, "two set-ups, one of them with a story");
+    std::fs::write(home.path().join("trial/token"), "demo-token").unwrap();
+    let secrets = home.path().join("secrets");
+    std::fs::create_dir(&secrets).unwrap();
+    for secret in Regex::new(r#"credential = "([a-z-]+)""#).unwrap().captures_iter(&OPERATING.text) {
+        let text = if secret[1].ends_with("-url") { "https://hook.example.org/1" } else { "0123456789abcdef" };
+        std::fs::write(secrets.join(&secret[1]), text).unwrap();
+    }
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
+        command.args(arguments).env("CREDENTIALS_DIRECTORY", &secrets).output().unwrap()
+    };
+    for path in files.iter().filter(|path| path.ends_with("jobwatch.toml")) {
+        let path = path.to_str().unwrap();
+        let output = run(&["--config", path, "check"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{path}: {said}");
+        let output = run(&["--config", path, "rules", "test"]);
+        assert!(output.status.success(), "{path}: {output:?}");
+    }
 }

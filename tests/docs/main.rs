@@ -5,5 +5,6 @@ mod commands;
 mod examples;
 mod monitoring;
 mod page;
+mod quotes;
 mod rules;
 mod settings;
