@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobwatch::model::alert::{self, Alert, Muted, Severity};
+use jobwatch::model::alert::{self, Alert, Fate, FateOutcome, Muted, Severity};
 use jobwatch::model::delivery::{Attempt, DeliveryState, Frozen, Held, Lane, Outcome, Verdict};
 use jobwatch::model::job::{Job, Status};
 use jobwatch::model::memory::Sight;
@@ -235,6 +235,15 @@ async fn an_alert_says_who_was_told_and_what_became_of_it_and_what_forbade_it() 
         transition: transition.unwrap(),
         by: "silence sil_1".into(),
     };
+    let fate = |receiver: &str, outcome, delivery: &str| Fate {
+        rule: "failed".into(),
+        transition: "trn_prod_a_1".into(),
+        subject: "a".into(),
+        receiver: Some(receiver.into()),
+        outcome,
+        delivery: Some(delivery.into()),
+        why: String::new(),
+    };
     let first =
         Alert { told: vec![told("mail", "msg_gone"), told("oncall", "msg_1")], ..alert("alr_1", "failed", "a", 5) };
     let over = Alert { resolved: true, severity: Severity::Info, ..alert("alr_2", "failed", "b", 7) };
@@ -243,6 +252,7 @@ async fn an_alert_says_who_was_told_and_what_became_of_it_and_what_forbade_it() 
         alerts: vec![first, over, alert("alr_3", "stuck", "a", 6)],
         deliveries: vec![frozen("msg_1", "oncall", "a", 2)],
         muted: vec![muted],
+        fates: vec![fate("chat", FateOutcome::Told, "msg_c"), fate("pager", FateOutcome::HeldBack, "msg_p")],
         ..Commit::unchanged("prod".into(), at(9))
     };
     store.commit(all).await.unwrap();
@@ -282,7 +292,11 @@ async fn an_alert_says_who_was_told_and_what_became_of_it_and_what_forbade_it() 
         count: 2,
         first_seen: at(1),
         last_seen: at(5),
-        told: vec![told("mail", "msg_gone", "forgotten", None), told("oncall", "msg_1", "delivered", Some(at(9)))],
+        told: vec![
+            ToldView { decided_at: at(9), held_back: 0, ..told("chat", "msg_c", "forgotten", None) },
+            told("mail", "msg_gone", "forgotten", None),
+            told("oncall", "msg_1", "delivered", Some(at(9))),
+        ],
         muted: vec![MutedView { job: JobId::from("a"), by: "silence sil_1".into() }],
     };
     assert_eq!((rest.next, rest.items.as_slice()), (None, std::slice::from_ref(&expected)));

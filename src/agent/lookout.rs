@@ -1,18 +1,20 @@
 //! What the agent says in its own name: that sources cannot be seen, once for all of them, and what its other parts want
 //! to have said.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::Agent;
+use super::insight::Unseen;
 use super::observer::Seen;
 use super::pulse::Heart;
 use super::shutdown::Shutdown;
 use crate::model::delivery::Owed;
 use crate::model::name::SourceName;
+use crate::model::time::Timestamp;
 use crate::plan::{Plan, View, lookout};
 use crate::store::{self, Told};
 
@@ -25,6 +27,8 @@ const WORDS_MAX: usize = 100;
 #[derive(Debug, Default)]
 pub(super) struct Lookout {
     views: Mutex<HashMap<SourceName, View>>,
+    /// Sources with a complete listing since the start.
+    seen: Mutex<HashSet<SourceName>>,
     /// What is to be told besides, in order.
     words: Mutex<Vec<Owed>>,
     news: Notify,
@@ -35,8 +39,23 @@ impl Lookout {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why a source is not seen, if it is not.
+    pub(super) fn unseen(&self, source: &SourceName, blind_after: Duration, now: Timestamp) -> Option<Unseen> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains(source);
+        let views = self.views();
+        let view = views.get(source);
+        let since = view.and_then(|view| view.sight.blind_since);
+        let is_blind = since.is_some_and(|since| now.since(since) >= blind_after)
+            || since.is_some() && view.is_some_and(|view| view.sight.told_since.is_some());
+        let cause = view.and_then(|view| view.fault.as_ref()).map(|fault| fault.text.clone());
+        (!seen || is_blind).then(|| Unseen { source: source.clone(), since: since.filter(|_| seen), cause })
+    }
+
     /// Takes what a poll said.
     pub(super) fn note(&self, plan: &Plan) {
+        if plan.complete {
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(plan.source.name.clone());
+        }
         let mut views = self.views();
         let known = views.get(&plan.source.name);
         let mut sight = plan.sight;

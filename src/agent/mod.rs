@@ -6,6 +6,7 @@
 
 mod dispatch;
 mod gather;
+mod insight;
 mod lookout;
 mod observer;
 mod perform;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
 
+pub use insight::{Retried, Unseen};
 pub use observer::{Asker, Observer, Seen};
 pub use pulse::Pulse;
 pub use shutdown::{Shutdown, Tasks};

@@ -155,10 +155,11 @@ impl Agent {
         match polled.await {
             Ok((plan, deliveries)) => {
                 desk.note(&plan);
+                // First: who hears of the poll may ask at once whether the source is seen.
+                self.lookout.note(&plan);
                 self.shared.observer.see(&Seen::Polled { plan: &plan, deliveries, took: watch.elapsed() });
                 let source = &plan.source.name;
                 self.shared.observer.see(&Seen::Remarked { source, remarks: &setup.source.remarks() });
-                self.lookout.note(&plan);
                 Ok(plan)
             }
             Err(error) => {

@@ -1,29 +1,40 @@
 //! `jobwatch deliveries`: what was sent to whom, what is stuck, and what to do about it.
 
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{Cell, Table};
-use serde_json::{Value, json};
-
+use super::grid::{Cell, cell};
+use super::list::{self, Follow, Shape};
 use super::{Exit, Format, Global, Since, completions, show, since};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::deliver::tame;
 use crate::model::delivery::DeliveryState;
-use crate::model::name::{DeliveryId, ReceiverName};
+use crate::model::name::{DeliveryId, ReceiverName, SourceName};
 use crate::model::time::{Timestamp, span};
-use crate::store::{Again, AttemptRow, Delivery, Dossier, Dropped, Filter, Store};
+use crate::store::view::PAGE_MAX;
+use crate::store::{self, Again, AttemptRow, Delivery, Dossier, Dropped, Filter, Store};
 
-/// Titles and answers in a table are cut to this many characters; `show` has them whole.
-const CELL_MAX: usize = 60;
+/// As much of a name is kept, in characters.
+const NAME_MAX: usize = 60;
+/// Deliveries whose end is waited for.
+const OPEN_MAX: usize = 500;
 /// As much of a comment is kept, in characters.
 const COMMENT_MAX: usize = 300;
 /// What `--state` can be.
 const STATES: [&str; 4] = ["pending", "delivered", "dead", "dropped"];
 
+#[derive(Debug, clap::Args)]
+pub(super) struct Deliveries {
+    #[command(subcommand)]
+    deed: Option<Deed>,
+    #[command(flatten)]
+    list: List,
+}
+
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Deliveries {
-    /// Deliveries, newest first.
+enum Deed {
+    /// Deliveries, newest first; the same without a word.
     List(List),
     /// One delivery with every attempt and the bytes that are sent.
     Show {
@@ -71,6 +82,9 @@ struct Which {
     /// Only in this state.
     #[arg(long, value_parser = STATES)]
     state: Option<String>,
+    /// Only about a job of this source.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
     /// Only about this job.
     #[arg(long, value_name = "ID")]
     job: Option<String>,
@@ -80,13 +94,13 @@ struct Which {
 }
 
 impl Which {
-    fn filter(self, limit: usize, now: Timestamp) -> Filter {
+    fn filter(self, now: Timestamp) -> Filter {
         Filter {
             receiver: self.receiver.map(ReceiverName::from),
             state: self.state.and_then(|word| word.parse().ok()),
+            source: self.source.map(SourceName::from),
             job: self.job,
             since: self.since.map(|since| since.before(now)),
-            limit,
             ..Filter::default()
         }
     }
@@ -105,40 +119,57 @@ pub(super) struct Export {
 pub(super) struct List {
     #[command(flatten)]
     which: Which,
-    /// At most this many.
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
-    /// How to print them.
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
+    follow: Follow,
 }
 
 impl Deliveries {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {
-        let (_, store) = match global.visit().await? {
+        // Not clap's own way to say so: that forbids `--config` there as well.
+        if self.deed.is_some() && !self.list.is_bare() {
+            let text = "what is to be listed stands behind `list`: `jobwatch deliveries list --state dead`\n";
+            clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).exit();
+        }
+        let (config, store) = match global.visit().await? {
             Ok(visit) => visit,
             Err(exit) => return Ok(exit),
         };
-        match self {
-            Self::List(list) => list.run(&*store).await,
-            Self::Show { id, format } => show_one(&*store, &id, format).await,
-            Self::Retry { ids, dead, receiver } => retry(&*store, ids, dead, receiver.map(ReceiverName::from)).await,
-            Self::Drop { ids, author, comment } => end(&*store, ids, &author, &comment).await,
-            Self::Export(export) => export.run(&*store).await,
+        let Some(deed) = self.deed else { return self.list.run(&config, &*store).await };
+        match deed {
+            Deed::List(list) => list.run(&config, &*store).await,
+            Deed::Show { id, format } => show_one(&*store, &id, format).await,
+            Deed::Retry { ids, dead, receiver } => retry(&*store, ids, dead, receiver.map(ReceiverName::from)).await,
+            Deed::Drop { ids, author, comment } => end(&*store, ids, &author, &comment).await,
+            Deed::Export(export) => export.run(&*store).await,
         }
     }
 }
 
+const HEAD: [&str; 7] = ["ID", "RECEIVER", "STATE", "AGE", "TRIES", "[TITLE]", "[LAST ANSWER]"];
+
 impl List {
-    async fn run(self, store: &dyn Store) -> anyhow::Result<Exit> {
+    /// Nothing was said of what is to be listed, or how.
+    fn is_bare(&self) -> bool {
+        let Which { receiver, state, source, job, since } = &self.which;
+        let which = [receiver, state, source, job].iter().all(|word| word.is_none()) && since.is_none();
+        which && self.shape.is_usual() && !self.follow.follow
+    }
+
+    async fn run(self, config: &Config, store: &dyn Store) -> anyhow::Result<Exit> {
         let now = Clock::system().now();
-        let rows = all(store, self.which.filter(self.limit, now)).await?;
-        let mut out = anstream::stdout();
-        match self.format {
-            Format::Json => writeln!(out, "{}", show::json(&json!(rows)))?,
-            Format::Text if rows.is_empty() => writeln!(out, "no deliveries")?,
-            Format::Text => writeln!(out, "{}", table(&rows, now))?,
+        let (shape, follow, filter) = (self.shape, self.follow.follow, self.which.filter(now));
+        // Before the first page: what is committed in between is in both, and nothing in neither.
+        let (_, mark) = store.marks().await?;
+        let rows = all(store, &filter, shape.limit(follow)).await?;
+        if follow {
+            let mut news = News { mark, open: BTreeMap::new(), shown: rows.iter().map(|row| row.id.clone()).collect() };
+            let pending = Filter { state: Some(DeliveryState::Pending), ..filter.clone() };
+            rows.iter().chain(&all(store, &pending, OPEN_MAX).await?).for_each(|row| news.keep(row));
+            return shape.follow(rows, async || news.look(store, &filter).await, line).await;
         }
+        shape.print(&rows, &list::none("deliveries", config, filter.source.as_ref(), &[]), &HEAD, cells)?;
         for (receiver, trouble) in store.troubles().await? {
             if let Some(since) = trouble.held_since {
                 writeln!(
@@ -157,53 +188,85 @@ impl Export {
     async fn run(self, store: &dyn Store) -> anyhow::Result<Exit> {
         let now = Clock::system().now();
         let mut out = anstream::stdout();
-        for row in all(store, self.which.filter(self.limit, now)).await?.into_iter().rev() {
+        for row in all(store, &self.which.filter(now), self.limit).await?.into_iter().rev() {
             let Some(dossier) = store.dossier(&row.id).await? else { continue };
-            writeln!(out, "{}", whole(&dossier))?;
+            writeln!(out, "{}", dossier.json())?;
         }
         Ok(Exit::Done)
     }
 }
 
-/// As many as are wanted, page by page.
-async fn all(store: &dyn Store, mut filter: Filter) -> anyhow::Result<Vec<Delivery>> {
-    let (wanted, mut rows) = (filter.limit, Vec::new());
-    while rows.len() < wanted {
-        filter.limit = wanted - rows.len();
-        let page = store.deliveries(filter.clone()).await?;
-        rows.extend(page.items);
-        filter.before = page.next;
-        if filter.before.is_none() {
-            break;
+async fn all(store: &dyn Store, filter: &Filter, limit: usize) -> Result<Vec<Delivery>, store::Error> {
+    let fetch = async |before, limit| store.deliveries(Filter { before, limit, ..filter.clone() }).await;
+    list::pages(limit, fetch).await
+}
+
+/// What is new about deliveries: they are decided, in the order of their commits, and those that were shown get on.
+struct News {
+    mark: i64,
+    /// Shown before the first look.
+    shown: HashSet<DeliveryId>,
+    /// Those that were shown and have not ended, with their attempts so far.
+    open: BTreeMap<DeliveryId, (DeliveryState, u32)>,
+}
+
+impl News {
+    fn keep(&mut self, row: &Delivery) {
+        self.open.remove(&row.id);
+        if row.state == DeliveryState::Pending && self.open.len() < OPEN_MAX {
+            self.open.insert(row.id.clone(), (row.state, row.attempts));
         }
     }
-    Ok(rows)
-}
 
-/// A delivery with everything about it. A payload that is JSON is shown as such.
-fn whole(dossier: &Dossier) -> Value {
-    let Dossier { delivery, attempts, payload } = dossier;
-    let text = String::from_utf8_lossy(payload);
-    let payload = serde_json::from_str(&text).unwrap_or_else(|_| json!(text));
-    json!({ "delivery": delivery, "attempts": attempts, "payload": payload })
-}
-
-fn table(rows: &[Delivery], now: Timestamp) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(["ID", "RECEIVER", "STATE", "AGE", "TRIES", "TITLE", "LAST ANSWER"]);
-    for row in rows {
-        table.add_row([
-            Cell::new(&row.id),
-            Cell::new(&row.receiver),
-            Cell::new(row.state),
-            Cell::new(span(now.since(row.created_at))),
-            Cell::new(row.attempts),
-            Cell::new(tame(&row.title, CELL_MAX)),
-            Cell::new(tame(&row.note, CELL_MAX)),
-        ]);
+    async fn look(&mut self, store: &dyn Store, filter: &Filter) -> Result<Vec<Delivery>, store::Error> {
+        let mut rows = Vec::new();
+        for (id, said) in self.open.clone() {
+            match store.delivery(&id).await? {
+                Some(row) if (row.state, row.attempts) == said => {}
+                Some(row) => rows.push(row),
+                None => drop(self.open.remove(&id)),
+            }
+        }
+        // In whatever state: each begins as a pending one.
+        let every = Filter { state: None, limit: PAGE_MAX, ..filter.clone() };
+        let (new, mark) = store.deliveries_after(every, self.mark).await?;
+        self.mark = mark;
+        rows.extend(new.into_iter().filter(|row| !self.shown.remove(&row.id)));
+        rows.iter().for_each(|row| self.keep(row));
+        rows.retain(|row| filter.state.is_none_or(|state| row.state == state));
+        Ok(rows)
     }
-    table
+}
+
+fn colour(state: DeliveryState) -> &'static str {
+    match state {
+        DeliveryState::Pending => show::YELLOW,
+        DeliveryState::Delivered => show::GREEN,
+        DeliveryState::Dead => show::RED,
+        DeliveryState::Dropped => show::DIM,
+    }
+}
+
+fn cells(row: &Delivery, now: Timestamp) -> Vec<Cell> {
+    vec![
+        cell(&row.id),
+        cell(&row.receiver),
+        Cell::coloured(row.state, colour(row.state)),
+        cell(span(now.since(row.created_at))),
+        cell(row.attempts),
+        cell(&row.title),
+        cell(&row.note),
+    ]
+}
+
+fn line(row: &Delivery) -> String {
+    let (at, colour, plain) = (list::instant(row.created_at), colour(row.state), show::PLAIN);
+    let note = match (row.attempts, row.note.as_str()) {
+        (0, "") => String::new(),
+        (1, note) => format!(" (attempt 1: {})", show::tame(note)),
+        (attempts, note) => format!(" ({attempts} attempts: {})", show::tame(note)),
+    };
+    format!("{at} {} {colour}{}{plain} {} {}{note}", row.id, row.state, row.receiver, show::tame(&row.title))
 }
 
 async fn show_one(store: &dyn Store, id: &str, format: Format) -> anyhow::Result<Exit> {
@@ -212,7 +275,7 @@ async fn show_one(store: &dyn Store, id: &str, format: Format) -> anyhow::Result
         return Ok(Exit::No);
     };
     let mut out = anstream::stdout();
-    let all = whole(&dossier);
+    let all = dossier.json();
     if format == Format::Json {
         writeln!(out, "{}", show::json(&all))?;
         return Ok(Exit::Done);
@@ -313,7 +376,7 @@ async fn retry(
 
 async fn end(store: &dyn Store, ids: Vec<String>, author: &str, comment: &str) -> anyhow::Result<Exit> {
     let ids: Vec<DeliveryId> = ids.into_iter().map(DeliveryId::from).collect();
-    let mut note = format!("dropped by {}", tame(author, CELL_MAX));
+    let mut note = format!("dropped by {}", tame(author, NAME_MAX));
     if !comment.is_empty() {
         note = format!("{note}: {}", tame(comment, COMMENT_MAX));
     }

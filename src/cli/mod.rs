@@ -1,5 +1,6 @@
 //! What an operator types: one file a command, and the exit codes.
 
+mod alerts;
 mod check;
 mod completions;
 mod deliveries;
@@ -7,7 +8,10 @@ mod demo;
 mod diff;
 mod doctor;
 mod follow_ups;
+mod grid;
 mod init;
+mod jobs;
+mod list;
 mod man;
 mod poll;
 mod probe;
@@ -18,6 +22,7 @@ mod schema;
 mod show;
 mod silence;
 mod simulate;
+mod transitions;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -108,8 +113,13 @@ enum Command {
     Reload(reload::Reload),
     /// Compare two saved API answers: the transitions, and what the rules would send.
     Diff(diff::Diff),
+    /// The jobs that are known, as they were last seen.
+    Jobs(jobs::Jobs),
+    /// The steps that listings showed, and those to come.
+    Transitions(transitions::Transitions),
+    /// The findings of rules, and who was told of them.
+    Alerts(alerts::Alerts),
     /// What was sent to whom, what is stuck, and sending it again.
-    #[command(subcommand)]
     Deliveries(deliveries::Deliveries),
     /// What was done about findings, and what waits for somebody's word.
     #[command(subcommand)]
@@ -194,6 +204,9 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::Poll(poll) => runtime.block_on(poll.run(global)),
         Command::Reload(reload) => runtime.block_on(reload.run(global)),
         Command::Diff(diff) => diff.run(global),
+        Command::Jobs(jobs) => runtime.block_on(jobs.run(global)),
+        Command::Transitions(transitions) => runtime.block_on(transitions.run(global)),
+        Command::Alerts(alerts) => runtime.block_on(alerts.run(global)),
         Command::Deliveries(deliveries) => runtime.block_on(deliveries.run(global)),
         Command::FollowUps(follow_ups) => runtime.block_on(follow_ups.run(global)),
         Command::Rules(rules) => runtime.block_on(rules.run(global)),

@@ -54,10 +54,10 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
     let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
     agent.start(&tasks, &shutdown);
     tasks.spawn(systemd::watchdog(Arc::clone(agent.pulse()), shutdown.clone()));
-    reloader.start(store, when, &tasks, &shutdown);
+    reloader.start(Arc::clone(&store), when, &tasks, &shutdown);
     if let Some(admin) = admin {
         let rules = Arc::<Reloader>::clone(&reloader);
-        let inside = Inside { pulse: Arc::clone(agent.pulse()), metrics, rules };
+        let inside = Inside { agent: Arc::clone(&agent), store, metrics, rules };
         tasks.spawn(admin.serve(inside, tasks.clone(), shutdown.clone()));
     }
     info!(sources, receivers, rules = count, version = env!("CARGO_PKG_VERSION"), "watching");

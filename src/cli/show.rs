@@ -20,24 +20,32 @@ pub(super) const GREEN: &str = "\x1b[32m";
 pub(super) const YELLOW: &str = "\x1b[33m";
 /// It does not work.
 pub(super) const RED: &str = "\x1b[1;31m";
+/// It goes on.
+pub(super) const BLUE: &str = "\x1b[34m";
+/// It begins.
+pub(super) const CYAN: &str = "\x1b[36m";
 /// Back to normal.
 pub(super) const PLAIN: &str = "\x1b[0m";
 
 /// The colour of a state.
 pub(super) fn colour(state: &State) -> &'static str {
     match state {
-        State::Is(Status::Failed) => "\x1b[1;31m",
-        State::Is(Status::Success) => "\x1b[32m",
-        State::Is(Status::Running) => "\x1b[34m",
-        State::Is(Status::Creating | Status::Initializing) => "\x1b[36m",
-        State::Is(Status::Other(_)) | State::Gone => "\x1b[33m",
+        State::Is(Status::Failed) => RED,
+        State::Is(Status::Success) => GREEN,
+        State::Is(Status::Running) => BLUE,
+        State::Is(Status::Creating | Status::Initializing) => CYAN,
+        State::Is(Status::Other(_)) | State::Gone => YELLOW,
         State::Unseen => DIM,
     }
 }
 
 /// `from → to`, in colour.
 pub(super) fn arrow(transition: &Transition) -> String {
-    let Transition { from, to, .. } = transition;
+    between(&transition.from, &transition.to)
+}
+
+/// [`arrow`], of the states alone.
+pub(super) fn between(from: &State, to: &State) -> String {
     let word = |state: &State| tame(&state.to_string());
     format!("{}{}{PLAIN} → {}{}{PLAIN}", colour(from), word(from), colour(to), word(to))
 }
@@ -49,8 +57,17 @@ pub(super) fn tame(text: &str) -> String {
 
 /// JSON for a screen: what a terminal or an eye would obey is written as an escape, which is the same JSON.
 pub(super) fn json(value: &Value) -> String {
+    escaped(&format!("{value:#}"))
+}
+
+/// [`json`], on one line.
+pub(super) fn json_line(value: &Value) -> String {
+    escaped(&value.to_string())
+}
+
+fn escaped(json: &str) -> String {
     let mut safe = String::new();
-    for c in format!("{value:#}").chars() {
+    for c in json.chars() {
         if c != '\n' && (c.is_control() || is_hidden(c)) {
             let mut units = [0; 2];
             c.encode_utf16(&mut units).iter().for_each(|unit| safe += &format!("\\u{unit:04x}"));

@@ -47,7 +47,7 @@ impl FollowUp {
         ReceiverName::from(format!("{PREFIX}{name}"))
     }
 
-    /// Whether this is such a name.
+    /// Whether that is the name of a follow-up in the outbox; no receiver can have one.
     pub fn is_receiver(name: &ReceiverName) -> bool {
         name.as_str().starts_with(PREFIX)
     }

@@ -39,6 +39,13 @@ impl State {
             status => Self::Is(Status::read(status)),
         }
     }
+
+    /// Reads what people write, in any case.
+    pub fn typed(word: &str) -> Self {
+        let word = word.trim();
+        let own = [Self::Unseen, Self::Gone].into_iter().find(|state| state.to_string().eq_ignore_ascii_case(word));
+        own.unwrap_or_else(|| Self::Is(Status::read(word)))
+    }
 }
 
 impl fmt::Display for State {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::model::alert::{Alert, Fate, Muted, Silence};
 use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Lane, Reserve, Verdict};
@@ -426,6 +427,16 @@ pub struct Dossier {
     pub attempts: Vec<AttemptRow>,
     /// The frozen bytes.
     pub payload: Vec<u8>,
+}
+
+impl Dossier {
+    /// For programs. A payload that is JSON is shown as such.
+    pub fn json(&self) -> Value {
+        let Self { delivery, attempts, payload } = self;
+        let text = String::from_utf8_lossy(payload);
+        let payload = serde_json::from_str(&text).unwrap_or_else(|_| json!(text));
+        json!({ "delivery": delivery, "attempts": attempts, "payload": payload })
+    }
 }
 
 /// Which deliveries to send once more.

@@ -230,7 +230,7 @@ pub struct AlertView {
     pub first_seen: Timestamp,
     /// The last.
     pub last_seen: Timestamp,
-    /// To whom it was told, by name. What no cooldown and no end needs any more is not kept.
+    /// Who was told of it, or of that job, since it began, in the order of their names.
     pub told: Vec<ToldView>,
     /// Jobs of which nobody was told, and what forbade it: a silence, or the hours of the rule.
     pub muted: Vec<MutedView>,

@@ -22,4 +22,5 @@ mod sources;
 mod stage;
 mod storms;
 mod tls;
+mod views;
 mod world;

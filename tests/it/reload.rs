@@ -341,7 +341,7 @@ async fn the_admin_interface_answers_this_machine_and_nobody_s_web_page() {
         ("GET /-/reload", "x: y", 405),
         ("DELETE /metrics", "x: y", 405),
         ("GET /", "x: y", 404),
-        ("GET /api/v1/jobs", "x: y", 404),
+        ("GET /api/v1/secrets", "x: y", 404),
         ("POST /-/reload", "content-length: 1000000", 413),
     ] {
         assert_eq!(ask(admin, request, &[&own, lines]).await.0, status, "{request}");

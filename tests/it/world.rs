@@ -10,9 +10,9 @@ use std::time::Duration;
 use jobwatch::clock::Clock;
 use jobwatch::model::job::{Job, Status};
 use jobwatch::simulator::{Inbox, Mailbox, Scenario, Swr, serve};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines};
 use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::watch;
 
 /// Nothing in a story takes longer than this; what does has failed. Generous, because the machine may be slow.
@@ -151,6 +151,13 @@ to = ["ops@example.org"]
         soon("a command to end", self.command_under(wrapper, arguments).stdin(Stdio::null()).output()).await.unwrap()
     }
 
+    /// Starts a command that goes on, and is read line by line.
+    pub(crate) fn follow(&self, arguments: &[&str]) -> Following {
+        let mut child = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Following { child, lines: Some(lines) }
+    }
+
     /// Starts the service.
     pub(crate) fn run(&self) -> Service {
         self.run_with(&[])
@@ -187,6 +194,33 @@ async fn keep_log(from: impl AsyncRead + Unpin, log: Arc<Mutex<String>>, lines: 
 /// A rule file with one rule.
 pub(crate) fn rule(id: &str, to: &str, receiver: &str) -> String {
     format!("schema = 1\n[[rule]]\nid = \"{id}\"\nwhen = {{ to = \"{to}\" }}\nnotify = [\"{receiver}\"]\n")
+}
+
+/// A command that goes on.
+pub(crate) struct Following {
+    child: Child,
+    lines: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+impl Following {
+    pub(crate) async fn line(&mut self) -> String {
+        let lines = self.lines.as_mut().unwrap();
+        soon("a line", lines.next_line()).await.unwrap().expect("the command went on")
+    }
+
+    /// Nobody reads it any more.
+    pub(crate) fn close(&mut self) {
+        self.lines = None;
+    }
+
+    pub(crate) fn interrupt(&self) {
+        let id = self.child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", "INT", &id]).status().unwrap().success());
+    }
+
+    pub(crate) async fn ended(mut self) -> ExitStatus {
+        soon("the command to end", self.child.wait()).await.unwrap()
+    }
 }
 
 /// A running jobwatch. It is killed, by its id, when the story drops it.

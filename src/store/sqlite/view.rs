@@ -291,13 +291,28 @@ fn alert(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<AlertView> 
         .prepare_cached("SELECT * FROM job WHERE source = ?1 AND id = ?2")?
         .query_row([source.as_str(), subject.as_str()], known)
         .optional()?;
+    // `told` has what a cooldown or an end needs; the others stand in the fates of the job that was last spoken of.
     let told = connection
         .prepare_cached(
             "SELECT t.*, d.ended_at, coalesce(d.state, iif(EXISTS (SELECT 1 FROM held AS h WHERE h.id = t.delivery),
                  'held', 'forgotten')) AS state
-             FROM told AS t LEFT JOIN delivery AS d ON d.id = t.delivery WHERE t.alert = ?1 ORDER BY t.receiver",
+             FROM (SELECT receiver, delivery, at, held_back FROM told WHERE alert = :alert
+                   UNION ALL
+                   SELECT receiver, delivery, max(at), 0 FROM fate WHERE source = :source AND job = :job AND rule = :rule
+                   AND outcome = 'told' AND delivery IS NOT NULL AND at >= :began
+                   AND receiver NOT IN (SELECT receiver FROM told WHERE alert = :alert) GROUP BY receiver) AS t
+             LEFT JOIN delivery AS d ON d.id = t.delivery ORDER BY t.receiver",
         )?
-        .query_map([id.as_str()], told)?
+        .query_map(
+            named_params! {
+                ":alert": id.as_str(),
+                ":source": source.as_str(),
+                ":job": subject.as_str(),
+                ":rule": row.get_ref("rule")?.as_str()?,
+                ":began": row.get::<_, i64>("first_seen")?,
+            },
+            told,
+        )?
         .collect::<rusqlite::Result<_>>()?;
     let muted = |row: &Row<'_>| Ok(MutedView { job: JobId::from(row.get::<_, String>(0)?), by: row.get(1)? });
     let muted = connection

@@ -1,8 +1,10 @@
-//! The admin interface: whether the agent lives, its metrics, and `POST /-/reload`.
+//! The admin interface: whether the agent lives and sees, its metrics, what is known (`api`), and `POST /-/reload`.
 //!
 //! It trusts nobody who merely reaches it. A web page that somebody on this machine looks at can send requests to
 //! loopback too: so the `Host` must be ours (a foreign name that was made to point here is not), and what changes
 //! something must not come from another site. Everybody else needs the token. A `GET` changes nothing.
+
+mod api;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -31,7 +33,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
 use super::metrics::Metrics;
-use crate::agent::{Pulse, Shutdown, Tasks};
+use crate::agent::{Agent, Shutdown, Tasks};
+use crate::store::Store;
 
 /// Connections that are open at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
@@ -47,6 +50,9 @@ const REQUEST_MAX: Duration = Duration::from_secs(30);
 const FINISH_MAX: Duration = Duration::from_secs(5);
 /// After a connection that could not be accepted (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Sources that are not seen are named up to this many.
+const UNSEEN_MAX: usize = 100;
 
 /// What every answer says to browsers: show nothing of this elsewhere, run nothing in it, keep nothing of it.
 const SHIELD: &[(&str, &str)] = &[
@@ -70,8 +76,10 @@ pub trait Rules: Send + Sync {
 
 /// What the interface looks into.
 pub struct Inside {
-    /// Whether every loop turns.
-    pub pulse: Arc<Pulse>,
+    /// Who watches.
+    pub agent: Arc<Agent>,
+    /// What is known.
+    pub store: Arc<dyn Store>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Who reads the rules anew.
@@ -172,8 +180,10 @@ async fn connection(stream: TcpStream, router: Router, shutdown: Shutdown, permi
 fn router(door: Door, inside: Arc<Inside>) -> Router {
     Router::new()
         .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
         .route("/metrics", get(measured))
         .route("/-/reload", post(reload))
+        .merge(api::routes())
         .fallback(|| async { say(StatusCode::NOT_FOUND, "there is nothing here") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(door, guard))
@@ -181,10 +191,22 @@ fn router(door: Door, inside: Arc<Inside>) -> Router {
 }
 
 async fn livez(State(inside): State<Arc<Inside>>) -> Response {
-    match inside.pulse.is_steady() {
+    match inside.agent.pulse().is_steady() {
         true => say(StatusCode::OK, "every loop turns"),
         false => say(StatusCode::SERVICE_UNAVAILABLE, "a loop stands still"),
     }
+}
+
+/// Whether every source is seen; else which are not, since when and why, a line each.
+async fn readyz(State(inside): State<Arc<Inside>>) -> Response {
+    let unseen = inside.agent.unseen();
+    if unseen.is_empty() {
+        return say(StatusCode::OK, "every source is seen");
+    }
+    let lines: Vec<String> = unseen.iter().take(UNSEEN_MAX).map(ToString::to_string).collect();
+    let rest = unseen.len().saturating_sub(UNSEEN_MAX);
+    let more = if rest > 0 { format!("\nand {rest} more") } else { String::new() };
+    say(StatusCode::SERVICE_UNAVAILABLE, &(lines.join("\n") + &more))
 }
 
 async fn measured(State(inside): State<Arc<Inside>>, headers: HeaderMap) -> Response {
