@@ -5,14 +5,21 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use jobwatch::agent::Pulse;
+use jobwatch::clock::Clock;
 use jobwatch::diff::{Points, Policy, diff};
+use jobwatch::model::delivery::{Frozen, Lane};
 use jobwatch::model::job::{Job, Status};
 use jobwatch::model::listing::Listing;
-use jobwatch::model::name::SourceName;
+use jobwatch::model::name::{ReceiverName, SourceName};
 use jobwatch::model::snapshot::{Known, Snapshot};
 use jobwatch::model::time::Timestamp;
+use jobwatch::model::transition::{State, Transition};
+use jobwatch::ops::page::{Page, Setup, Witness};
 use jobwatch::store::{self, Access};
 
 const ROUNDS: usize = 7;
@@ -27,6 +34,8 @@ fn main() {
     differ();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(load());
+    runtime.block_on(page(10_000));
+    runtime.block_on(page(100_000));
 }
 
 fn best<T>(mut work: impl FnMut() -> T) -> Duration {
@@ -114,4 +123,71 @@ async fn load() {
         black_box(copy);
     }
     line("a snapshot of 100,000 jobs loaded / copied in memory", took, floor);
+}
+
+/// The status page of so many jobs, a tenth of which failed in the last day and are owed to three receivers, beside the reading of
+/// those jobs for the index. Nothing of it is kept from one to the next.
+async fn page(jobs: usize) {
+    static NOW: AtomicI64 = AtomicI64::new(1_800_000_000_000_000);
+    fn later() -> Timestamp {
+        Timestamp::from_micros(NOW.fetch_add(2_000_000, Ordering::Relaxed))
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let store =
+        store::open(&format!("sqlite:{}", directory.path().join("s.db").display()), Access::Agent).await.unwrap();
+    let (source, now) = (SourceName::from("prod"), later());
+    let receivers: Vec<ReceiverName> = ["oncall", "pager", "archive"].into_iter().map(ReceiverName::from).collect();
+    let status = |n: usize| match n % 10 {
+        0 => Status::Failed,
+        1 if n % 50 == 1 => Status::Running,
+        _ => Status::Success,
+    };
+    let change = |n: usize| {
+        let seen_at = now.minus(Duration::from_secs((n % 86_000) as u64));
+        let job = Job { status: status(n), ..job(n) };
+        let step = (n % 10 < 2).then(|| {
+            Arc::new(Transition {
+                id: format!("t{n}").into(),
+                source: source.clone(),
+                job: Arc::new(job.clone()),
+                from: State::Is(Status::Running),
+                to: State::Is(job.status.clone()),
+                seen_before: None,
+                seen_at,
+                skipped: Vec::new(),
+                changed: Vec::new(),
+                late: false,
+                seq: 1,
+            })
+        });
+        let known = Known { job, seq: 1, status_since: seen_at, seen_at, missing: 0, stale: 0, gone: false };
+        jobwatch::model::snapshot::Change { known, transition: step }
+    };
+    let owed = |n: usize| Frozen {
+        id: format!("d{n}").into(),
+        receiver: receivers[n % 3].clone(),
+        lane: Lane { source: Some(source.clone()), subject: format!("j{n}").into() },
+        event: "io.jobwatch.job.failed".into(),
+        title: "failed".into(),
+        created_at: now,
+        seen_at: None,
+        payload: Vec::new(),
+    };
+    let changes = (0..jobs).map(change).collect();
+    let deliveries = (0..3 * jobs / 10).map(owed).collect();
+    let commit = store::Commit { changes, deliveries, ..store::Commit::unchanged(source.clone(), now) };
+    store.commit(commit).await.unwrap();
+    let pulse = Arc::new(Pulse::new(&Clock::system()));
+    let setup = Setup { sources: vec![source.clone()], receivers: receivers.clone(), started: now };
+    let page = Page::new(setup, Arc::clone(&store), pulse, Arc::new(Witness::new(0, later)), later);
+    let (mut took, mut floor) = (Duration::MAX, Duration::MAX);
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        black_box(page.html().await);
+        took = took.min(start.elapsed());
+        let start = Instant::now();
+        black_box(store.index(&source).await.unwrap());
+        floor = floor.min(start.elapsed());
+    }
+    line(&format!("the status page of {jobs} jobs / their index read"), took, floor);
 }

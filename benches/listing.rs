@@ -133,6 +133,7 @@ async fn polls_of(directory: &Path, polls: u32) {
         rules,
         watch: config.watch,
         observer: Arc::new(Nobody),
+        heartbeat: None,
     });
     // The first is always whole: the index is made, connections are opened.
     agent.once().await;

@@ -1,6 +1,7 @@
 //! One HTTP client for every edge: bounded in time and bytes, no redirects, no proxy from the environment, and no
 //! connection to an address that the operator did not mean.
 
+pub mod certificate;
 mod proxy;
 
 use std::error::Error as StdError;
@@ -144,6 +145,7 @@ impl Client {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_MAX)
             .gzip(options.gzip)
+            .tls_info(true)
             .dns_resolver(Arc::new(Resolver(dialled)));
         if let Some(proxy) = &options.proxy {
             builder = builder.proxy(proxy.rule().map_err(|error| broken(&error))?);
@@ -215,6 +217,24 @@ impl Client {
             }
         }
         Ok(Answer { status, headers, body })
+    }
+
+    /// Whether anybody answers at the host of this URL, whatever it says: the certificate it showed, if it showed one. The path, which
+    /// may be a secret and may do something, is left out.
+    ///
+    /// # Errors
+    /// Nobody does, or not in a way that can be trusted.
+    pub async fn reach(&self, url: &Url) -> Result<Option<Vec<u8>>, Error> {
+        let mut origin = url.clone();
+        origin.set_path("/");
+        origin.set_query(None);
+        self.egress.check_url(&origin)?;
+        if self.proxy.is_some() {
+            self.egress.check_name(&origin, self.lookup).await?;
+        }
+        let response = self.request(Method::HEAD, origin).send().await.map_err(|error| self.sort(&error))?;
+        let shown = response.extensions().get::<reqwest::tls::TlsInfo>();
+        Ok(shown.and_then(|shown| shown.peer_certificate()).map(<[u8]>::to_vec))
     }
 
     fn sort(&self, error: &reqwest::Error) -> Error {

@@ -106,6 +106,7 @@ notify = ["oncall", "mail"]
 blind_after = "5m"
 allow_inline_secrets = true
 reload = "watch"
+heartbeat = { url = { file = "url" }, every = "1m", overdue_after = "15m", timeout = "15s", allow_targets = ["10.0.0.0/8"], ca_file = "ca.pem", proxy = { file = "proxy" } }
 requests_per_second = 400
 requests_per_second_per_host = 200
 

@@ -71,6 +71,7 @@ pub(crate) async fn stage(notify: &[&str], receivers: &str, observer: Arc<dyn Ob
         rules,
         watch: config.watch,
         observer,
+        heartbeat: None,
     });
     Stage { agent, swr, answered, _directory: directory }
 }

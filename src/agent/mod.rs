@@ -6,6 +6,7 @@
 
 mod dispatch;
 mod gather;
+mod heartbeat;
 mod insight;
 mod lookout;
 mod observer;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
 
+pub use heartbeat::{Beat, HeartbeatSetup};
 pub use insight::{Retried, Unseen};
 pub use observer::{Asker, Observer, Seen};
 pub use pulse::Pulse;
@@ -133,6 +135,8 @@ pub struct Setup {
     pub watch: SelfWatch,
     /// Who sees what happens.
     pub observer: Arc<dyn Observer>,
+    /// Who outside is told that all is well.
+    pub heartbeat: Option<HeartbeatSetup>,
 }
 
 /// The agent.
@@ -152,6 +156,8 @@ pub struct Agent {
     turns: Mutex<()>,
     /// Wakes the loop that gathers.
     gatherer: Notify,
+    /// Taken by the loop that gives signs of life.
+    heartbeat: std::sync::Mutex<Option<HeartbeatSetup>>,
 }
 
 impl fmt::Debug for Agent {
@@ -163,7 +169,7 @@ impl fmt::Debug for Agent {
 impl Agent {
     /// Puts an agent together. Nothing starts yet.
     pub fn new(setup: Setup) -> Arc<Self> {
-        let Setup { store, clock, chance, sources, receivers, follow_ups, rules, watch, observer } = setup;
+        let Setup { store, clock, chance, sources, receivers, follow_ups, rules, watch, observer, heartbeat } = setup;
         let pulse = Arc::new(Pulse::new(&clock));
         let nudges = Nudges::new(receivers.keys());
         let shared = Arc::new(Shared { store, clock, chance, receivers, watch, observer, nudges });
@@ -175,8 +181,21 @@ impl Agent {
         let desks = sources.iter().map(|_| Mutex::default()).collect();
         let lookout = lookout::Lookout::default();
         let (turns, gatherer) = (Mutex::default(), Notify::new());
-        let refused = std::sync::Mutex::default();
-        Arc::new(Self { shared, sources, lanes, performer, rules, pulse, desks, lookout, refused, turns, gatherer })
+        let (refused, heartbeat) = (std::sync::Mutex::default(), std::sync::Mutex::new(heartbeat));
+        Arc::new(Self {
+            shared,
+            sources,
+            lanes,
+            performer,
+            rules,
+            pulse,
+            desks,
+            lookout,
+            refused,
+            turns,
+            gatherer,
+            heartbeat,
+        })
     }
 
     /// Starts every loop. They end when `shutdown` asks them to.
@@ -191,6 +210,9 @@ impl Agent {
             tasks.spawn(Arc::clone(&self.performer).run(shutdown.clone(), self.pulse.heart()));
         }
         tasks.spawn(lookout::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
+        if let Some(setup) = self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            tasks.spawn(heartbeat::run(Arc::clone(self), setup, shutdown.clone(), self.pulse.heart()));
+        }
         tasks.spawn(gather::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::heartbeat::Beat;
 use crate::model::delivery::{Attempt, Claimed, Verdict};
 use crate::model::follow_up::{FollowUp, Report};
 use crate::model::name::{ReceiverName, RuleId, SourceName};
@@ -103,6 +104,11 @@ pub enum Seen<'a> {
         errors: &'a [String],
         /// What else is wrong.
         warnings: &'a [String],
+    },
+    /// It was time for a sign of life.
+    Beaten {
+        /// What became of it.
+        beat: &'a Beat,
     },
     /// A poll could not be kept: nothing was written, and the next poll finds the same again.
     PollLost {

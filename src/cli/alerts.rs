@@ -44,7 +44,7 @@ pub(super) struct Alerts {
     follow: Follow,
 }
 
-const HEAD: [&str; 9] = ["SEVERITY", "RULE", "SOURCE", "[NAME]", "STATE", "COUNT", "FOR", "LAST", "[TOLD]"];
+const HEAD: [&str; 9] = ["SEVERITY", "RULE", "SOURCE", "[NAME]", "STATE", "(COUNT)", "(FOR)", "LAST", "[TOLD]"];
 
 impl Alerts {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {

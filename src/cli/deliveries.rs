@@ -147,7 +147,7 @@ impl Deliveries {
     }
 }
 
-const HEAD: [&str; 7] = ["ID", "RECEIVER", "STATE", "AGE", "TRIES", "[TITLE]", "[LAST ANSWER]"];
+const HEAD: [&str; 7] = ["ID", "RECEIVER", "STATE", "AGE", "(TRIES)", "[TITLE]", "([LAST ANSWER])"];
 
 impl List {
     /// Nothing was said of what is to be listed, or how.

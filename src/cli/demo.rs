@@ -73,6 +73,7 @@ impl Observer for Reporter {
             | Seen::StoreFailed { .. }
             | Seen::RulesTaken { .. }
             | Seen::RulesRefused { .. }
+            | Seen::Beaten { .. }
             | Seen::PollLost { .. } => {}
         }
     }

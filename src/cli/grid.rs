@@ -9,8 +9,9 @@ use super::show;
 
 /// As much of a text is shown on a terminal, in characters: what else there is, `--format json` has.
 const SHOWN_MAX: usize = 300;
-/// A text column is not made narrower than this: rather, the terminal breaks the lines.
-const TEXT_WIDTH_MIN: u16 = 16;
+/// A text column is not made narrower than this, nor one of names: rather, the terminal breaks the lines.
+const TEXT_WIDTH_MIN: u16 = 12;
+const NAME_WIDTH_MIN: u16 = 16;
 
 /// What colours a cell may have. The table counts no columns for colour, so that it is written as marks without a width, which no
 /// text has that was made tame, and put in place when the lines are made.
@@ -25,22 +26,36 @@ const COLOURS: [(char, &str); 6] = [
 /// Where a colour ends.
 const END: char = '\u{2064}';
 
+/// What stands on both sides of a cell.
+const PADDING: u16 = 2;
+
 /// A table that is being put together.
 pub(super) struct Grid {
-    head: Vec<&'static str>,
-    /// The columns whose text may be broken.
-    texts: Vec<usize>,
+    head: &'static [&'static str],
     rows: Vec<Vec<String>>,
     width: Option<u16>,
 }
 
+/// Whether a column's text may be broken: it is from elsewhere.
+fn is_text(name: &str) -> bool {
+    name.contains('[')
+}
+
+fn width_min(name: &str) -> u16 {
+    if name == "[NAME]" { NAME_WIDTH_MIN } else { TEXT_WIDTH_MIN }
+}
+
+/// Whether a column is left out where there is no room for it.
+fn is_spare(name: &str) -> bool {
+    name.contains('(')
+}
+
 impl Grid {
-    /// These columns. Those in brackets hold text from elsewhere and share the room that is left.
-    pub(super) fn new(head: &[&'static str]) -> Self {
+    /// These columns. The text of those in brackets may be broken; those in parentheses are left out, the widest first, where
+    /// a terminal has no room for all.
+    pub(super) fn new(head: &'static [&'static str]) -> Self {
         let width = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0);
-        let bare = |name: &&'static str| name.trim_matches(['[', ']']);
-        let texts = head.iter().enumerate().filter(|(_, name)| name.starts_with('[')).map(|(at, _)| at).collect();
-        Self { head: head.iter().map(bare).collect(), texts, rows: Vec::new(), width }
+        Self { head, rows: Vec::new(), width }
     }
 
     /// One more row; each cell is made tame.
@@ -62,22 +77,39 @@ impl Grid {
     }
 
     fn lines(self) -> Vec<String> {
-        let mut table = Table::new();
-        table.load_style(NOTHING);
-        table.set_header(self.head);
-        for row in self.rows {
-            table.add_row(row);
-        }
-        if let Some(width) = self.width {
-            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-            for (at, column) in table.column_iter_mut().enumerate() {
-                column.set_constraint(match self.texts.contains(&at) {
-                    true => ColumnConstraint::LowerBoundary(Width::Fixed(TEXT_WIDTH_MIN)),
+        let mut shown: Vec<usize> = (0..self.head.len()).collect();
+        let mut table = self.table(&shown);
+        if let Some(room) = self.width {
+            let widths = table.column_max_content_widths();
+            let least = |at: usize| {
+                PADDING + if is_text(self.head[at]) { widths[at].min(width_min(self.head[at])) } else { widths[at] }
+            };
+            while shown.iter().map(|at| least(*at)).sum::<u16>() > room {
+                let spare = shown.iter().copied().filter(|at| is_spare(self.head[*at]));
+                let Some(widest) = spare.max_by_key(|at| least(*at)) else { break };
+                shown.retain(|at| *at != widest);
+            }
+            table = self.table(&shown);
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(room);
+            for (column, at) in table.column_iter_mut().zip(&shown) {
+                column.set_constraint(match is_text(self.head[*at]) && widths[*at] > width_min(self.head[*at]) {
+                    true => ColumnConstraint::LowerBoundary(Width::Fixed(width_min(self.head[*at]) + PADDING)),
                     false => ColumnConstraint::ContentWidth,
                 });
             }
         }
         table.lines().map(|line| coloured(line.trim_end())).collect()
+    }
+
+    /// With these columns.
+    fn table(&self, shown: &[usize]) -> Table {
+        let mut table = Table::new();
+        table.load_style(NOTHING);
+        table.set_header(shown.iter().map(|at| self.head[*at].trim_matches(['[', ']', '(', ')'])));
+        for row in &self.rows {
+            table.add_row(shown.iter().map(|at| &row[*at]));
+        }
+        table
     }
 }
 
@@ -116,7 +148,7 @@ mod tests {
     use crate::cli::show;
 
     fn grid(width: Option<u16>) -> Vec<String> {
-        let mut grid = Grid { width, ..Grid::new(&["STATUS", "ID", "[REASON]"]) };
+        let mut grid = Grid { width, ..Grid::new(&["STATUS", "(ID)", "[REASON]"]) };
         grid.row([
             Cell::coloured("Failed", show::RED),
             cell("job-1"),
@@ -147,5 +179,9 @@ mod tests {
         assert_eq!(lines[1], " \u{1b}[1;31mFailed\u{1b}[0m   job-1  no quota [2J is");
         let rest: Vec<&str> = lines[2..4].iter().map(|line| line.trim()).collect();
         assert_eq!(rest, ["left in this", "region"]);
+        // Where that is too narrow, what is least needed goes.
+        let narrow = grid(Some(26));
+        assert_eq!(narrow[0], " STATUS   REASON");
+        assert_eq!(narrow[1], " \u{1b}[1;31mFailed\u{1b}[0m   no quota [2J is");
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Jobs {
     shape: Shape,
 }
 
-const HEAD: [&str; 7] = ["SOURCE", "[NAME]", "TYPE", "STATUS", "FOR", "JOB", "[REASON]"];
+const HEAD: [&str; 7] = ["SOURCE", "[NAME]", "(TYPE)", "STATUS", "FOR", "(JOB)", "[REASON]"];
 
 impl Jobs {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {

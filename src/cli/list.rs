@@ -62,7 +62,7 @@ impl Shape {
         self,
         rows: &[T],
         what: &str,
-        head: &[&'static str],
+        head: &'static [&'static str],
         cells: impl Fn(&T, Timestamp) -> Vec<Cell>,
     ) -> anyhow::Result<Exit> {
         let (mut out, now) = (anstream::stdout(), Clock::system().now());

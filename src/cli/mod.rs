@@ -136,7 +136,7 @@ enum Command {
     /// One listing, or one test message, through the real path; nothing is written.
     #[command(subcommand)]
     Probe(probe::Probe),
-    /// Everything that seeing depends on, one line each, with the mend.
+    /// Everything that seeing and telling depend on, one line each, with the mend.
     Doctor(doctor::Doctor),
     /// The SWR simulator alone, for trying rules against it.
     Simulate(simulate::Simulate),
@@ -200,7 +200,7 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::Run => runtime.block_on(run::run(global)),
         Command::Demo(demo) => runtime.block_on(demo.run()),
         Command::Init(init) => init.run(),
-        Command::Check(check) => check.run(global),
+        Command::Check(check) => runtime.block_on(check.run(global)),
         Command::Poll(poll) => runtime.block_on(poll.run(global)),
         Command::Reload(reload) => runtime.block_on(reload.run(global)),
         Command::Diff(diff) => diff.run(global),

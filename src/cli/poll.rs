@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::run::{assemble, open};
 use super::{Exit, Format, Global, completions, show};
 use crate::agent::Observer;
+use crate::clock::Clock;
 use crate::config::Purpose;
 use crate::model::name::SourceName;
 use crate::ops::log::Log;
@@ -43,7 +44,7 @@ impl Poll {
                 return Ok(exit);
             }
         };
-        let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(Log::default())];
+        let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(Log::new(|| Clock::system().now()))];
         let agent = assemble(config, rules, store, Arc::new(observers));
         let plans = if self.dry_run { agent.rehearse().await } else { agent.once().await };
         self.print(&plans)?;

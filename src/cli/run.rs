@@ -13,9 +13,11 @@ use crate::agent::{Agent, GRACE, Observer, Setup, Shutdown, Tasks};
 use crate::clock::Clock;
 use crate::config::{self, Config, Purpose};
 use crate::model::follow_up::FollowUp;
+use crate::model::time::Timestamp;
 use crate::ops::admin::{Admin, Inside};
 use crate::ops::log::Log;
 use crate::ops::metrics::{Metrics, Subjects};
+use crate::ops::page::{Page, Setup as PageSetup, Witness};
 use crate::ops::systemd::{self, Notifier};
 use crate::rules::RuleSet;
 use crate::store::{self, Access, Store};
@@ -44,9 +46,19 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
     let (sources, receivers, count) = (config.sources.len(), config.receivers.len(), rules.rules.len());
     warn_of_orphans(&*store, &config).await;
     let metrics = Arc::new(measure(&config, &rules, Arc::clone(&store)));
+    let witness = Arc::new(Witness::new(count, now));
+    let about = PageSetup {
+        sources: config.sources.iter().map(|setup| setup.source.facts().name.clone()).collect(),
+        receivers: config.receivers.keys().cloned().collect(),
+        started: now(),
+    };
     // The log comes last: what it says is measured already.
-    let observers: Vec<Arc<dyn Observer>> =
-        vec![Arc::<Metrics>::clone(&metrics), Arc::new(Notifier::new(sources)), Arc::new(Log::default())];
+    let observers: Vec<Arc<dyn Observer>> = vec![
+        Arc::<Metrics>::clone(&metrics),
+        Arc::<Witness>::clone(&witness),
+        Arc::new(Notifier::new(sources)),
+        Arc::new(Log::new(|| Clock::system().now())),
+    ];
     let (paths, known, when) = (config.rules.clone(), config.known.clone(), config.reload);
     let agent = assemble(config, rules, Arc::clone(&store), Arc::new(observers));
     let reloader = Reloader::new(Arc::clone(&agent), paths, known, footprint);
@@ -57,7 +69,9 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
     reloader.start(Arc::clone(&store), when, &tasks, &shutdown);
     if let Some(admin) = admin {
         let rules = Arc::<Reloader>::clone(&reloader);
-        let inside = Inside { agent: Arc::clone(&agent), store, metrics, rules };
+        let pulse = Arc::clone(agent.pulse());
+        let page = Arc::new(Page::new(about, Arc::clone(&store), pulse, witness, now));
+        let inside = Inside { agent: Arc::clone(&agent), store, metrics, rules, page };
         tasks.spawn(admin.serve(inside, tasks.clone(), shutdown.clone()));
     }
     info!(sources, receivers, rules = count, version = env!("CARGO_PKG_VERSION"), "watching");
@@ -74,6 +88,10 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
     };
     info!("stopped");
     Ok(if in_time { Exit::Done } else { Exit::Failed })
+}
+
+fn now() -> Timestamp {
+    Clock::system().now()
 }
 
 /// Puts an agent together from a configuration.
@@ -93,6 +111,7 @@ pub(super) fn assemble(
         rules,
         watch: config.watch,
         observer,
+        heartbeat: config.heartbeat,
     })
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Transitions {
     follow: Follow,
 }
 
-const HEAD: [&str; 8] = ["SEEN", "SOURCE", "[NAME]", "TYPE", "FROM", "TO", "JOB", "[REASON]"];
+const HEAD: [&str; 8] = ["SEEN", "SOURCE", "[NAME]", "(TYPE)", "FROM", "TO", "(JOB)", "[REASON]"];
 
 impl Transitions {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {

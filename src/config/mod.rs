@@ -19,9 +19,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::agent::{FollowUpSetup, Mode, ReceiverSetup, SourceSetup, Strategy};
+use crate::agent::{FollowUpSetup, HeartbeatSetup, Mode, ReceiverSetup, SourceSetup, Strategy};
 use crate::clock::Clock;
 use crate::cloud::{Limits, Pool};
+use crate::deliver::heartbeat::Heartbeat;
 use crate::deliver::{self, Carrier, act};
 use crate::diff::Policy;
 use crate::document::{File, Item, Level, Notes, Problem, Report, Table, Value, parse, suggest};
@@ -77,6 +78,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Who hears of the agent's own troubles.
     pub watch: SelfWatch,
+    /// Who outside is told that all is well.
+    pub heartbeat: Option<HeartbeatSetup>,
     /// What is watched: those sources whose secrets are here.
     pub sources: Vec<SourceSetup>,
     /// How many sources there are.
@@ -375,9 +378,14 @@ impl Reader {
         }
         let reload =
             agent.as_ref().and_then(|agent| agent.word("reload", &[("ask", Reload::Ask), ("watch", Reload::Watch)]));
+        let heartbeat = agent.as_ref().and_then(|agent| {
+            let table = agent.table("heartbeat")?;
+            let read = self.heartbeat(&table, &vault);
+            table.finish();
+            read
+        });
         if let Some(agent) = agent {
             agent.known(&["requests_per_second", "requests_per_second_per_host"]);
-            agent.not_yet("heartbeat", "remove it");
             agent.finish();
         }
         let admin = top.table("admin").and_then(|table| {
@@ -400,6 +408,7 @@ impl Reader {
             reload: reload.unwrap_or_default(),
             admin,
             watch,
+            heartbeat,
             sources,
             source_count,
             receivers,
@@ -608,6 +617,26 @@ impl Reader {
         table.finish();
         let guard = Guard { permit: permit.unwrap_or_default(), limit, wait };
         Some(FollowUpSetup { deed: made?, guard, timeout })
+    }
+
+    /// It goes where a receiver may go.
+    fn heartbeat(&self, table: &Table<'_>, vault: &Vault) -> Option<HeartbeatSetup> {
+        let every = table.duration("every", SECOND..DAY).unwrap_or(60 * SECOND);
+        let overdue_after = table.duration("overdue_after", SECOND..7 * DAY).unwrap_or(900 * SECOND);
+        let timeout = table.duration("timeout", SECOND..60 * SECOND).unwrap_or(15 * SECOND);
+        let proxy = proxy(table, vault);
+        let common = deliver::Common {
+            name: ReceiverName::from("heartbeat"),
+            timeout,
+            egress: egress(table),
+            ca: self.ca(table),
+            proxy: proxy.clone().flatten(),
+            base: &self.base,
+            pool: &self.pool,
+            secrets: vault,
+        };
+        let heartbeat = Heartbeat::read(table, &common).filter(|_| proxy.is_some());
+        Some(HeartbeatSetup { heartbeat: heartbeat?, every, overdue_after })
     }
 
     fn ca(&self, table: &Table<'_>) -> Option<Vec<u8>> {

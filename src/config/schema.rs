@@ -57,9 +57,29 @@ fn agent() -> Value {
                 word("Whether rules are read anew only when asked, or when their files change.", ["ask", "watch"]),
             ),
             ("blind_after", duration("No complete listing of a source for this long is an alert.")),
+            ("heartbeat", heartbeat()),
             ("allow_inline_secrets", flag("Whether a secret may stand in the file itself.")),
             ("requests_per_second", integer("How many requests all sources together send.", 1..100_001)),
             ("requests_per_second_per_host", integer("How many of them go to one host.", 1..100_001)),
+        ],
+    )
+}
+
+fn heartbeat() -> Value {
+    table(
+        "An address outside that is asked at intervals, while every source is seen and nothing is overdue, and rings when that stops.",
+        &["url"],
+        [
+            (
+                "url",
+                secret("What is asked, with GET; https. A secret, because who knows it can pretend that all is well."),
+            ),
+            ("every", duration("The time between two requests.")),
+            ("overdue_after", duration("A delivery that has been owed for this long is overdue.")),
+            ("timeout", duration("How long one request may take.")),
+            ("allow_targets", strings("Networks it may connect to that are loopback, private or link-local.")),
+            ("ca_file", string("Certificates (PEM) to trust instead of the system's.")),
+            proxy(),
         ],
     )
 }

@@ -45,11 +45,11 @@ impl Secrets for Vault {
                 if !sound {
                     return Err((Level::Error, format!("`{name}` is no name of a credential"), "the name in LoadCredential=NAME:PATH".into()));
                 }
-                let help = format!("LoadCredential={name}:/etc/jobwatch/secrets/{name} in the unit");
+                let help = format!("under the unit it is the file /etc/jobwatch/secrets/{name}; for a command, CREDENTIALS_DIRECTORY=/etc/jobwatch/secrets");
                 let Some(directory) = environment("CREDENTIALS_DIRECTORY") else {
                     return Err(absent("there are no systemd credentials here (no CREDENTIALS_DIRECTORY)".into(), help));
                 };
-                read(&Path::new(&directory).join(name))
+                read(&credential(&directory, name))
                     .map_err(|error| absent(format!("the credential `{name}` cannot be read: {error}"), help))
             }
             Secret::Inline(text) if self.inline => Ok(SecretString::from(text.as_str())),
@@ -64,7 +64,7 @@ impl Secrets for Vault {
     fn living(&self, secret: &Secret) -> Option<Arc<dyn Living>> {
         let path = match secret {
             Secret::File(path) => self.base.join(path),
-            Secret::Credential(name) => Path::new(&environment("CREDENTIALS_DIRECTORY")?).join(name),
+            Secret::Credential(name) => credential(&environment("CREDENTIALS_DIRECTORY")?, name),
             Secret::Env(_) | Secret::Inline(_) => return None,
         };
         Some(Arc::new(Place::of(path)))
@@ -78,6 +78,14 @@ impl Secrets for Vault {
         let path = self.base.join(path);
         Ok((read(&path)?, Arc::new(Place::of(path))))
     }
+}
+
+/// The file of a credential. Of `LoadCredential=secrets:DIRECTORY` systemd makes one for each file, which it names
+/// `secrets_FILE`; one that has the very name comes first.
+fn credential(directory: &str, name: &str) -> PathBuf {
+    let exact = Path::new(directory).join(name);
+    let gathered = Path::new(directory).join(format!("secrets_{name}"));
+    if !exact.exists() && gathered.exists() { gathered } else { exact }
 }
 
 /// A file that may be written anew.
@@ -134,4 +142,21 @@ fn read(path: &Path) -> Result<SecretString, std::io::Error> {
     let mut text = String::new();
     File::open(path)?.take(SECRET_BYTES_MAX).read_to_string(&mut text)?;
     Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_found_by_its_own_name_and_by_the_one_that_a_directory_gives_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().to_str().unwrap();
+        let name = |name: &str| credential(place, name).strip_prefix(place).unwrap().to_str().unwrap().to_owned();
+        assert_eq!(name("token"), "token");
+        std::fs::write(directory.path().join("secrets_token"), "a").unwrap();
+        assert_eq!(name("token"), "secrets_token");
+        std::fs::write(directory.path().join("token"), "b").unwrap();
+        assert_eq!(name("token"), "token");
+    }
 }

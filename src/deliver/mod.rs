@@ -13,10 +13,12 @@ mod eventgrid;
 mod feishu;
 mod github;
 mod headers;
+pub mod heartbeat;
 mod maildir;
 mod pagerduty;
 mod parts;
 mod post;
+mod reach;
 mod service;
 mod sign;
 mod slack;
@@ -37,6 +39,7 @@ use crate::cloud::Pool;
 use crate::document::{Secrets, Table};
 use crate::http::{Egress, Proxy};
 use crate::model::delivery::{Claimed, Outcome, Owed};
+use crate::model::examination::Finding;
 use crate::model::name::ReceiverName;
 use crate::model::text::line;
 use crate::model::time::Timestamp;
@@ -127,6 +130,12 @@ pub trait Receiver: fmt::Debug + Send + Sync {
     /// Whether the end of a finding ends something there by its id, which it does in no digest.
     fn ends_by_id(&self) -> bool {
         false
+    }
+
+    /// Looks at what it depends on, one step after the other, and tells nobody anything; ends at the first that bars the
+    /// rest. Nothing when that cannot be done without a message.
+    async fn examine(&self, _now: Timestamp) -> Vec<Finding> {
+        Vec::new()
     }
 }
 

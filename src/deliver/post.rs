@@ -14,10 +14,11 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-use super::{Common, Receiver, Sent, headers, tame, worse};
+use super::{Common, Receiver, Sent, headers, reach, tame, worse};
 use crate::document::Table;
 use crate::http::{Answer, Client, Error, Method, Options, Overlong, Proxy, Url, is_loopback};
 use crate::model::delivery::{Claimed, Outcome, Owed};
+use crate::model::examination::{Finding, Health};
 use crate::model::name::derive;
 use crate::model::time::Timestamp;
 
@@ -247,9 +248,60 @@ impl<M: Medium> Receiver for Post<M> {
     fn ends_by_id(&self) -> bool {
         self.medium.ends_by_id()
     }
+
+    async fn examine(&self, now: Timestamp) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for door in &self.doors {
+            door.examine(now, &mut findings).await;
+        }
+        findings
+    }
 }
 
 impl Door {
+    /// Where it leads, for people.
+    pub(super) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The host's name, its connection and its certificate.
+    pub(super) async fn examine(&self, now: Timestamp, findings: &mut Vec<Finding>) {
+        let Ok(url) = Url::parse(self.url.expose_secret().trim()) else { return };
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(443));
+        match self.client.proxy() {
+            // Whether it has an address here does not matter.
+            Some(proxy) => findings.push(Finding::new(
+                "proxy",
+                Health::Good,
+                format!("{host} is looked up and connected to by {proxy}"),
+            )),
+            None if !reach::dns(host, port, findings).await => return,
+            None => {}
+        }
+        match self.client.reach(&url).await {
+            Ok(certificate) => {
+                findings.push(Finding::new("connection", Health::Good, format!("{} answers", self.target)));
+                findings.extend(reach::tls(certificate.as_deref(), now));
+            }
+            Err(error) => {
+                let why = self.client.redact(&error.to_string());
+                let mend = "check the network, its firewall, `proxy`, `allow_targets`, and `ca_file` for certificates of your own";
+                findings.push(Finding::new("connection", Health::Bad, format!("{}: {why}: {mend}", self.target)));
+            }
+        }
+    }
+
+    /// Asks with GET, and wants nothing but a 2xx. What is wrong is said without what the far end says.
+    pub(super) async fn ask(&self) -> Result<(), String> {
+        let url = Url::parse(self.url.expose_secret().trim()).map_err(|_| "the URL cannot be read")?;
+        let answer = self.client.send(self.client.request(Method::GET, url), Overlong::Cut).await;
+        match answer {
+            Ok(answer) if answer.is_success() => Ok(()),
+            Ok(answer) => Err(format!("{}: HTTP {}", self.target, answer.status)),
+            Err(error) => Err(format!("{}: {}", self.target, self.client.redact(&error.to_string()))),
+        }
+    }
+
     /// Tells it from others in what is stored, and shows nothing.
     fn key(&self) -> String {
         derive("door", &[self.url.expose_secret()])

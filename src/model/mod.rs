@@ -6,6 +6,7 @@
 
 pub mod alert;
 pub mod delivery;
+pub mod examination;
 pub mod follow_up;
 pub mod index;
 pub mod job;

@@ -409,6 +409,7 @@ impl Observer for Metrics {
             | Seen::Rested { .. }
             | Seen::Recovered { .. }
             | Seen::FollowedUp { .. }
+            | Seen::Beaten { .. }
             | Seen::Returned { .. }
             | Seen::StoreFailed { .. } => {}
         }

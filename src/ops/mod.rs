@@ -3,4 +3,5 @@
 pub mod admin;
 pub mod log;
 pub mod metrics;
+pub mod page;
 pub mod systemd;

@@ -60,6 +60,7 @@ impl Observer for Notifier {
             | Seen::Rested { .. }
             | Seen::Recovered { .. }
             | Seen::FollowedUp { .. }
+            | Seen::Beaten { .. }
             | Seen::Returned { .. }
             | Seen::StoreFailed { .. } => return,
         }

@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::cloud::{Pool, Project};
 use crate::document::{Secrets, Table};
 use crate::http::Proxy;
+pub use crate::model::examination::{Finding, Health};
 use crate::model::index::Index;
 use crate::model::listing::{Listing, Point, Rows};
 use crate::model::name::{JobId, SourceName};
@@ -79,28 +80,6 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// Looks at everything that a listing depends on, one step after the other; ends at the first that bars the rest.
     async fn examine(&self) -> Vec<Finding>;
-}
-
-/// What came of looking at one thing that a listing depends on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// What was looked at, in a word.
-    pub what: &'static str,
-    /// How it is.
-    pub health: Health,
-    /// What was found, with what would mend it.
-    pub text: String,
-}
-
-/// How something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// As it should be.
-    Good,
-    /// It works, and should be mended.
-    Doubtful,
-    /// It does not work.
-    Bad,
 }
 
 /// Reads a saved answer of the listing call: its rows, and how many jobs it counts.

@@ -4,6 +4,7 @@
 //! neither. What is due is always read from here: no message between tasks is needed for a delivery to happen. A store
 //! writes what it is told and decides nothing.
 
+pub mod glance;
 mod nothing;
 mod sqlite;
 pub mod view;
@@ -28,6 +29,7 @@ use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::snapshot::{Change, Known};
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
+use glance::{Glance, Look};
 use view::{
     AlertFilter, AlertKey, AlertView, Cursor, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter,
     SourceKey, SourceView, TransitionFilter, TransitionView,
@@ -620,6 +622,9 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// The answer to a request, when there is one.
     async fn answered(&self, n: i64) -> Result<Option<Answer>, Error>;
+
+    /// What the status page shows, all of it at one moment.
+    async fn glance(&self, look: Look) -> Result<Glance, Error>;
 
     /// Receivers in trouble, and what was told of it.
     async fn troubles(&self) -> Result<Vec<(ReceiverName, Trouble)>, Error>;

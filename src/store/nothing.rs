@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::glance::{Glance, Look};
 use super::view::{
     AlertFilter, AlertKey, AlertView, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter, SourceKey,
     SourceView, TransitionFilter, TransitionView,
@@ -40,6 +41,10 @@ impl Store for Nothing {
 
     async fn sights(&self) -> Result<Vec<(SourceName, Sight)>, Error> {
         Ok(Vec::new())
+    }
+
+    async fn glance(&self, _: Look) -> Result<Glance, Error> {
+        Ok(Glance::default())
     }
 
     async fn tell(&self, _: Told) -> Result<(), Error> {

@@ -23,6 +23,7 @@ use writer::{Asked, Work};
 mod finding;
 mod follow_up;
 mod gauge;
+mod glance;
 mod load;
 mod outbox;
 mod pace;
@@ -30,6 +31,7 @@ mod past;
 mod view;
 mod writer;
 
+use super::glance::{Glance, Look};
 use super::view::{
     AlertFilter, AlertKey, AlertView, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter, SourceKey,
     SourceView, TransitionFilter, TransitionView,
@@ -58,6 +60,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/sqlite-3.sql"),
     include_str!("schema/sqlite-4.sql"),
     include_str!("schema/sqlite-5.sql"),
+    include_str!("schema/sqlite-6.sql"),
 ];
 /// How long another process's short transaction is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -434,6 +437,10 @@ impl Store for Sqlite {
             select.query_map([], row)?.collect()
         })
         .await
+    }
+
+    async fn glance(&self, look: Look) -> Result<Glance, Error> {
+        self.run(move |connection| glance::glance(connection, look)).await
     }
 
     async fn end(&self, ids: Vec<DeliveryId>, note: &str, now: Timestamp) -> Result<Vec<Dropped>, Error> {

@@ -236,7 +236,7 @@ async fn deliveries_are_listed_filtered_shown_with_every_attempt_and_sent_again(
     let oncall = "retry = { first = \"100ms\", max = \"100ms\" }";
     world.write("jobwatch.toml", &world.config("poll_every = \"100ms\"", oncall));
     world.inbox.answer_with(503, &[]);
-    let mut service = world.watched().await;
+    let mut service = world.watched_closely().await;
     world.swr.set_jobs(vec![failed("a", 1, "x"), failed("b", 1, "y")]);
     service.logged_times("not delivered", 3).await;
     world.inbox.answer_with(204, &[]);

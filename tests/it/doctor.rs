@@ -19,6 +19,11 @@ async fn all_is_well_and_said_line_by_line() {
     for line in [
         "ok    configuration: ",
         "ok    state: ",
+        "ok    disk: ",
+        "ok    lock: no agent runs on this state",
+        "ok    receiver oncall: dns: 127.0.0.1 is 127.0.0.1",
+        "ok    receiver oncall: connection: 127.0.0.1",
+        "ok    receiver ops: smtp: 127.0.0.1",
         "ok    source prod: dns: 127.0.0.1 is 127.0.0.1",
         "ok    source prod: connection: connected",
         "ok    source prod: clock: agrees",
@@ -37,14 +42,14 @@ async fn all_is_well_and_said_line_by_line() {
 #[tokio::test]
 async fn each_trouble_has_its_line_with_the_mend() {
     let cases = [
-        (Fault::Forbidden, "BAD   source prod: permission: HTTP 403", "needs the permission swr:instance:listJobs"),
-        (Fault::Unauthorized, "BAD   source prod: credential: HTTP 401", "valid in one project of one region"),
+        (Fault::Forbidden, "FAIL  source prod: permission: HTTP 403", "needs the permission swr:instance:listJobs"),
+        (Fault::Unauthorized, "FAIL  source prod: credential: HTTP 401", "valid in one project of one region"),
         (
             Fault::BadRequest,
-            "BAD   source prod: region and project: HTTP 400",
+            "FAIL  source prod: region and project: HTTP 400",
             "check `region`, `endpoint` and `project_id`",
         ),
-        (Fault::ServerError, "BAD   source prod: listing: HTTP 500", "Internal error"),
+        (Fault::ServerError, "FAIL  source prod: listing: HTTP 500", "Internal error"),
     ];
     let world = World::new().await;
     for (fault, line, mend) in cases {
@@ -65,11 +70,11 @@ async fn a_host_that_is_not_there_and_a_name_that_does_not_exist_are_told_apart(
     let endpoint = format!("http://{}", world.cloud);
     world.write("jobwatch.toml", &config.replace(&endpoint, "https://swr.invalid"));
     let (out, _) = doctor(&world).await;
-    assert!(out.contains("BAD   source prod: dns: swr.invalid has no address"), "{out}");
+    assert!(out.contains("FAIL  source prod: dns: swr.invalid has no address"), "{out}");
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     world.write("jobwatch.toml", &config.replace(&endpoint, &format!("http://{closed}")));
     let (out, _) = doctor(&world).await;
-    assert!(out.contains("BAD   source prod: connection: 127.0.0.1") && out.contains("refused"), "{out}");
+    assert!(out.contains("FAIL  source prod: connection: 127.0.0.1") && out.contains("refused"), "{out}");
 }
 
 #[tokio::test]
@@ -115,6 +120,45 @@ async fn a_test_message_that_is_refused_says_so_and_ends_with_3() {
     let output = world.jobwatch(&["probe", "receiver", "oncall"]).await;
     let (out, _) = said(&output);
     assert_eq!(output.status.code(), Some(3));
-    assert!(out.contains("BAD   receiver oncall: probe: refused by") && out.contains("HTTP 403"), "{out}");
+    assert!(out.contains("FAIL  receiver oncall: probe: refused by") && out.contains("HTTP 403"), "{out}");
     assert!(!out.contains("canary-path"), "the URL is a secret: {out}");
+}
+
+#[tokio::test]
+async fn each_receiver_s_host_is_reached_and_nobody_is_told_anything() {
+    let world = World::new().await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    world.write("url", &format!("http://{closed}/hook/canary-path-77"));
+    let (out, code) = doctor(&world).await;
+    assert_eq!(code, Some(3), "{out}");
+    let line = out.lines().find(|line| line.starts_with("FAIL  receiver oncall: connection: 127.0.0.1")).unwrap();
+    assert!(line.contains("refused") && line.contains("check the network"), "{line}");
+    assert!(!out.contains("canary-path"), "the URL is a secret: {out}");
+    let output = world.jobwatch(&["doctor", "--format", "json"]).await;
+    let found: serde_json::Value = serde_json::from_str(&said(&output).0).unwrap();
+    let of = |whose: &str, what: &str| {
+        found.as_array().unwrap().iter().find(|row| row["of"] == whose && row["what"] == what).unwrap()["health"]
+            .clone()
+    };
+    assert_eq!((of("receiver oncall", "connection"), of("receiver ops", "smtp")), ("FAIL".into(), "ok".into()));
+    assert_eq!((output.status.code(), of("source prod", "listing")), (Some(3), "ok".into()));
+    assert_eq!((world.inbox.count(), world.mailbox.mails().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_check_online_lists_each_source_once_and_reaches_each_receiver() {
+    let world = World::new().await;
+    world.swr.set_jobs(vec![job("a", "Running", 1)]);
+    let output = world.jobwatch(&["check", "--online"]).await;
+    let (out, errors) = said(&output);
+    assert!(output.status.success(), "{out}{errors}");
+    for line in ["ok    source prod: listing: complete: 1 jobs", "ok    receiver oncall: connection: ", "can be used"] {
+        assert!(out.contains(line), "{line:?} is missing:\n{out}");
+    }
+    world.swr.set_fault(Some(Fault::Forbidden));
+    let output = world.jobwatch(&["check", "--online"]).await;
+    assert_eq!(output.status.code(), Some(3));
+    assert!(said(&output).0.contains("FAIL  source prod: listing: HTTP 403"), "{}", said(&output).0);
+    assert!(world.jobwatch(&["check"]).await.status.success(), "without it nobody is asked");
+    assert_eq!((world.inbox.count(), world.mailbox.mails().len()), (0, 0));
 }

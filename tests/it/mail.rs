@@ -150,7 +150,7 @@ async fn a_batch_goes_over_one_connection() {
 async fn one_bad_recipient_costs_the_other_nothing_and_nobody_is_mailed_twice() {
     let to = "[\"gone@example.org\", \"here@example.org\"]\nretry = { first = \"100ms\", max = \"200ms\" }";
     let (world, mut server) = mailing("starttls", "smtp", to, &["gone@example.org"]).await;
-    let mut service = world.watched().await;
+    let mut service = world.watched_closely().await;
     world.swr.set_jobs(vec![failed("a", 1, "x")]);
     assert_eq!(server.line().await["to"], serde_json::json!(["here@example.org"]));
     let line = service.logged("refused").await;
@@ -239,7 +239,7 @@ async fn a_server_that_breaks_off_at_any_stage_costs_no_mail_and_doubles_none() 
     let to = "[\"a@example.org\", \"b@example.org\"]\nretry = { first = \"100ms\", max = \"200ms\" }";
     let world = world_with(&keys("smtp", server.port.into(), to)).await;
     world.write("ca.pem", &server.certificate);
-    let mut service = world.watched().await;
+    let mut service = world.watched_closely().await;
     let (mut jobs, mut failures) = (Vec::new(), 0);
     for (at, does) in [
         (Stage::Handshake, Does::Close),

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should fail loudly")]
 
 mod asking;
+mod browser;
 mod commands;
 mod completing;
 mod crash;
@@ -9,11 +10,13 @@ mod delivering;
 mod doctor;
 mod faults;
 mod follow_ups;
+mod heartbeat;
 mod hostile;
 mod identity;
 mod killed;
 mod mail;
 mod metrics;
+mod page;
 mod proxy;
 mod reload;
 mod rules;

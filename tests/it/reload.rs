@@ -340,7 +340,7 @@ async fn the_admin_interface_answers_this_machine_and_nobody_s_web_page() {
     for (request, lines, status) in [
         ("GET /-/reload", "x: y", 405),
         ("DELETE /metrics", "x: y", 405),
-        ("GET /", "x: y", 404),
+        ("POST /", "content-length: 0", 405),
         ("GET /api/v1/secrets", "x: y", 404),
         ("POST /-/reload", "content-length: 1000000", 413),
     ] {

@@ -63,6 +63,7 @@ impl Stage {
             rules,
             watch: config.watch,
             observer: Arc::new(Nobody),
+            heartbeat: None,
         });
         Self { world, agent, store, clock }
     }

@@ -9,7 +9,9 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::world::{World, beside, bind, failed, soon};
+use jobwatch::clock::Clock;
+
+use crate::world::{World, beside, bind, failed, said, soon};
 
 /// A certificate for `localhost` that only who is given it trusts, and its key.
 pub(crate) fn certificate() -> (String, String) {
@@ -91,4 +93,35 @@ async fn a_certificate_for_another_name_is_not_accepted() {
     let line = service.logged("not delivered").await;
     assert!(line.contains("not valid for name"), "{line}");
     assert!(told.try_recv().is_err(), "nothing was sent");
+}
+
+/// A certificate for `localhost` that ends in so many days, and its key.
+fn certificate_until(days: u64) -> (String, String) {
+    let end = Clock::system().now().plus(std::time::Duration::from_secs(days * 86_400)).to_string();
+    let number = |range: std::ops::Range<usize>| end[range].parse::<u16>().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let (month, day) = (u8::try_from(number(5..7)).unwrap(), u8::try_from(number(8..10)).unwrap());
+    parameters.not_after = rcgen::date_time_ymd(number(0..4).into(), month, day);
+    let key = rcgen::KeyPair::generate().unwrap();
+    (parameters.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[tokio::test]
+async fn doctor_says_how_long_a_certificate_is_good_and_asks_for_nothing_but_the_host() {
+    for (days, line) in
+        [(90, "ok    receiver oncall: tls: the certificate is good for "), (9, "warn  receiver oncall: tls: ")]
+    {
+        let (certificate, key) = certificate_until(days);
+        let (port, mut told) = server(&certificate, &key).await;
+        let world = world("localhost", port, &certificate).await;
+        let output = world.jobwatch(&["doctor"]).await;
+        let (out, errors) = said(&output);
+        // The day's own hours are left out.
+        let left = [days - 1, days].map(|days| format!("good for {days} more days"));
+        let found = out.lines().find(|found| found.starts_with(line)).unwrap_or_else(|| panic!("{out}{errors}"));
+        assert!(left.iter().any(|left| found.contains(left.as_str())), "{found}");
+        assert!(output.status.success(), "{out}");
+        let request = soon("the request", told.recv()).await.unwrap();
+        assert!(request.starts_with("HEAD / HTTP/1.1\r\n"), "{request}");
+    }
 }

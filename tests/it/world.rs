@@ -173,6 +173,13 @@ to = ["ops@example.org"]
         Service { child, log, lines: lines_seen }
     }
 
+    /// The same, and what goes on is in the log each time.
+    pub(crate) async fn watched_closely(&self) -> Service {
+        let mut service = self.run_with(&["-v"]);
+        service.logged("baseline").await;
+        service
+    }
+
     /// The agent has seen the source: what changes from here on is news.
     pub(crate) async fn watched(&self) -> Service {
         let mut service = self.run();

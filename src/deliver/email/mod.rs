@@ -25,11 +25,12 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Sleep, sleep};
 
-use super::{Carrier, Common, Kind, Receiver, Sent, tame};
+use super::{Carrier, Common, Kind, Receiver, Sent, reach, tame};
 use crate::document::schema::{one_or_many, secret, shaped, string, table, word};
 use crate::document::{Item, Kept, Table};
 use crate::http::{Url, use_ring};
 use crate::model::delivery::{Claimed, Outcome, Owed};
+use crate::model::examination::{Finding, Health};
 use crate::model::time::Timestamp;
 use message::Letter;
 use smtp::{Answer, Connection, Failure, Login, Security, Stage, Tls};
@@ -351,6 +352,33 @@ impl Receiver for Email {
 
     fn target(&self) -> String {
         format!("{}:{}", self.server.host, self.server.port)
+    }
+
+    /// As far as a login; no message is begun.
+    async fn examine(&self, now: Timestamp) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let Server { host, port, .. } = &self.server;
+        if !reach::dns(host, *port, &mut findings).await {
+            return findings;
+        }
+        let opened = tokio::time::timeout(self.timeout, self.connect()).await;
+        let trouble = match opened {
+            Ok(Ok(connection)) => {
+                findings.extend(reach::tls(connection.certificate(), now));
+                let how = match &self.credentials {
+                    Some(credentials) => format!("{} took the login of {}", self.target(), credentials.user),
+                    None => format!("{} takes mail without a login", self.target()),
+                };
+                findings.push(Finding::new("smtp", Health::Good, how));
+                connection.leave().await;
+                return findings;
+            }
+            Ok(Err(Trouble::Connection(failure) | Trouble::Message(failure))) => failure.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        let mend = "check `server`, its port and its kind of TLS, `ca_file`, `user` and `password`";
+        findings.push(Finding::new("smtp", Health::Bad, format!("{}: {trouble}: {mend}", self.target())));
+        findings
     }
 }
 

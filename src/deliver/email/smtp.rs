@@ -101,6 +101,16 @@ pub(super) enum Failure {
     Unfit(String),
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(stage, answer) => write!(f, "{stage}: {answer}"),
+            Self::Broken(stage, why) => write!(f, "{stage}: {why}"),
+            Self::Unfit(why) => f.write_str(why),
+        }
+    }
+}
+
 impl Failure {
     /// Whether the connection is as good as before.
     pub(super) fn spares_the_connection(&self) -> bool {
@@ -191,6 +201,8 @@ pub(super) struct Connection {
     offers: Offers,
     /// A message was begun and not ended.
     begun: bool,
+    /// What the server showed itself with (DER).
+    certificate: Option<Vec<u8>>,
 }
 
 impl Connection {
@@ -200,9 +212,9 @@ impl Connection {
         let stream = TcpStream::connect((host, port)).await.map_err(broken)?;
         // Commands are short, and each waits for its answer.
         stream.set_nodelay(true).map_err(broken)?;
-        let mut talk = match tls {
-            Tls::None => Talk::over(Box::new(stream) as Box<dyn Wire>),
-            Tls::Implicit(security) => Talk::over(secured(security, stream).await?),
+        let (wire, certificate) = match tls {
+            Tls::None => (Box::new(stream) as Box<dyn Wire>, None),
+            Tls::Implicit(security) => secured(security, stream).await?,
             Tls::Required(security) => {
                 let mut clear = Talk::over(stream);
                 clear.greeting().await?;
@@ -216,9 +228,10 @@ impl Connection {
                     let why = "the server, or somebody between, said something before the handshake".into();
                     return Err(Failure::Broken(Stage::Handshake, why));
                 }
-                Talk::over(secured(security, clear.stream.into_inner()).await?)
+                secured(security, clear.stream.into_inner()).await?
             }
         };
+        let mut talk = Talk::over(wire);
         if !matches!(tls, Tls::Required(_)) {
             talk.greeting().await?;
         }
@@ -227,7 +240,12 @@ impl Connection {
         if let Some(login) = login {
             talk.login(&offers, &login).await?;
         }
-        Ok(Self { talk, offers, begun: false })
+        Ok(Self { talk, offers, begun: false, certificate })
+    }
+
+    /// What the server showed itself with (DER).
+    pub(super) fn certificate(&self) -> Option<&[u8]> {
+        self.certificate.as_deref()
     }
 
     /// Sends one message to one recipient.
@@ -282,11 +300,13 @@ impl Connection {
     }
 }
 
-async fn secured(security: &Security, stream: TcpStream) -> Result<Box<dyn Wire>, Failure> {
+async fn secured(security: &Security, stream: TcpStream) -> Result<(Box<dyn Wire>, Option<Vec<u8>>), Failure> {
     let connector = TlsConnector::from(Arc::clone(&security.config));
     let stream = connector.connect(security.name.clone(), stream).await;
     let stream = stream.map_err(|error| Failure::Broken(Stage::Handshake, error.to_string()))?;
-    Ok(Box::new(stream))
+    let shown = stream.get_ref().1.peer_certificates().and_then(|shown| shown.first());
+    let certificate = shown.map(|certificate| certificate.to_vec());
+    Ok((Box::new(stream), certificate))
 }
 
 /// The message with its lines' first dots doubled, and the final dot (RFC 5321 §4.5.2).

@@ -1,4 +1,5 @@
-//! The admin interface: whether the agent lives and sees, its metrics, what is known (`api`), and `POST /-/reload`.
+//! The admin interface: the status page, whether the agent lives and sees, its metrics, what is known (`api`), and
+//! `POST /-/reload`.
 //!
 //! It trusts nobody who merely reaches it. A web page that somebody on this machine looks at can send requests to
 //! loopback too: so the `Host` must be ours (a foreign name that was made to point here is not), and what changes
@@ -22,6 +23,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -33,6 +36,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
 use super::metrics::Metrics;
+use super::page::{self, Page};
 use crate::agent::{Agent, Shutdown, Tasks};
 use crate::store::Store;
 
@@ -53,6 +57,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Sources that are not seen are named up to this many.
 const UNSEEN_MAX: usize = 100;
+/// How the token can be presented.
+const CHALLENGES: [&str; 2] = ["Bearer", "Basic realm=\"jobwatch\", charset=\"UTF-8\""];
 
 /// What every answer says to browsers: show nothing of this elsewhere, run nothing in it, keep nothing of it.
 const SHIELD: &[(&str, &str)] = &[
@@ -84,6 +90,8 @@ pub struct Inside {
     pub metrics: Arc<Metrics>,
     /// Who reads the rules anew.
     pub rules: Arc<dyn Rules>,
+    /// The status page.
+    pub page: Arc<Page>,
 }
 
 impl fmt::Debug for Inside {
@@ -179,6 +187,7 @@ async fn connection(stream: TcpStream, router: Router, shutdown: Shutdown, permi
 
 fn router(door: Door, inside: Arc<Inside>) -> Router {
     Router::new()
+        .merge(page::routes(Arc::clone(&inside.page)))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(measured))
@@ -240,7 +249,8 @@ async fn guard(
             .unwrap_or_else(|_| say(StatusCode::SERVICE_UNAVAILABLE, "this was not done in time, and nothing changed")),
     };
     for (name, value) in SHIELD {
-        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        // The page has a policy of its own.
+        response.headers_mut().entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
     }
     response
 }
@@ -258,10 +268,14 @@ impl Door {
         // Who asks whether the agent lives learns nothing else: an orchestrator needs no secret for it.
         if let Some(token) = self.token
             && request.uri().path() != "/livez"
-            && bearer(headers).map(digest) != Some(token)
+            && presented(headers).map(|presented| digest(&presented)) != Some(token)
         {
-            let refusal = say(StatusCode::UNAUTHORIZED, "this needs `Authorization: Bearer` and the token of [admin]");
-            return Some(([(header::WWW_AUTHENTICATE, "Bearer")], refusal).into_response());
+            let text = "this needs the token of [admin]: as `Authorization: Bearer`, or in a browser as the password, with any name";
+            let mut refusal = say(StatusCode::UNAUTHORIZED, text);
+            for challenge in CHALLENGES {
+                refusal.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            return Some(refusal);
         }
         // One that does not say how long its body is finds out while it is read.
         if length(headers).is_some_and(|length| length > BODY_BYTES_MAX) {
@@ -296,9 +310,15 @@ fn length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+/// The token as programs send it, or as browsers do: they can be asked for a password and for nothing else, and keep it
+/// until they are closed. What they then send by themselves does no more from another site than without it.
+fn presented(headers: &HeaderMap) -> Option<String> {
+    let (scheme, said) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(said.trim().to_owned());
+    }
+    let decoded = BASE64_STANDARD.decode(said.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    String::from_utf8(decoded).ok()?.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 /// Browsers say where a request comes from; programs say nothing.

@@ -113,6 +113,18 @@ pub(super) fn list(connection: &Connection, limit: usize) -> rusqlite::Result<Ve
         .collect()
 }
 
+/// Those that wait for somebody's word, the oldest first.
+pub(super) fn waiting(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Listed>> {
+    connection
+        .prepare_cached(
+            "SELECT f.*, d.source, d.subject, d.title, d.state, d.note FROM follow_up AS f JOIN delivery AS d ON d.id = f.id
+             WHERE f.asked AND f.approved IS NULL AND f.started_at IS NULL AND d.state = 'pending'
+             ORDER BY f.created_at LIMIT ?1",
+        )?
+        .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], listed)?
+        .collect()
+}
+
 fn listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
     let (delivery, started_at): (String, _) = (row.get("state")?, time(row, "started_at")?);
     let (asked, approved): (bool, Option<bool>) = (row.get("asked")?, row.get("approved")?);
