@@ -12,7 +12,7 @@ use jobwatch::rules::{self, RuleSet, Surroundings, Window};
 use jobwatch::simulator::Scenario;
 use regex::Regex;
 
-use crate::page::{Block, OPERATING, README, RULES, SYSTEMD};
+use crate::page::{Block, CONFIGURATION, OPERATING, README, RULES, SYSTEMD};
 
 /// Said of secrets that are not on this machine.
 const NOT_HERE: [&str; 3] =
@@ -67,7 +67,7 @@ fn rules_of(text: &str, windows: &[Arc<Window>], receivers: &[ReceiverName]) -> 
 fn every_example_in_the_documents_loads_and_passes_its_tests() {
     let mut seen = BTreeMap::from([("rules", 0), ("configuration", 0), ("scenario", 0)]);
     let mut tests = 0;
-    for document in [&*RULES, &*README, &*OPERATING, &*SYSTEMD] {
+    for document in [&*RULES, &*README, &*CONFIGURATION, &*OPERATING, &*SYSTEMD] {
         let blocks = document.blocks("toml");
         let has = |block: &&Block<'_>, heads: &[&str]| {
             block.text.lines().any(|line| heads.iter().any(|head| line.starts_with(head)))

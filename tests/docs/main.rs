@@ -3,6 +3,7 @@
 
 mod commands;
 mod examples;
+mod links;
 mod monitoring;
 mod page;
 mod quotes;

@@ -11,6 +11,7 @@ pub(crate) type Words = BTreeSet<String>;
 pub(crate) static RULES: LazyLock<Document> = LazyLock::new(|| Document::read("rules/README.md"));
 pub(crate) static README: LazyLock<Document> = LazyLock::new(|| Document::read("README.md"));
 pub(crate) static SYSTEMD: LazyLock<Document> = LazyLock::new(|| Document::read("systemd/README.md"));
+pub(crate) static CONFIGURATION: LazyLock<Document> = LazyLock::new(|| Document::read("CONFIGURATION.md"));
 pub(crate) static OPERATING: LazyLock<Document> = LazyLock::new(|| Document::read("OPERATING.md"));
 pub(crate) static MONITORING: LazyLock<Document> = LazyLock::new(|| Document::read("systemd/monitoring/README.md"));
 

@@ -4,12 +4,12 @@ use jobwatch::config;
 use jobwatch::ops::metrics::{CATALOGUE, Entry};
 use serde_json::Value;
 
-use crate::page::{README, Words, code, keys};
+use crate::page::{CONFIGURATION, Words, code, keys};
 
 #[test]
 fn the_tables_of_the_configuration_have_every_key() {
     let schema = config::schema();
-    let rows = README.table("table");
+    let rows = CONFIGURATION.table("table");
     let row = |head: &str| -> Words {
         let row = rows.iter().find(|row| row[0] == head).unwrap_or_else(|| panic!("no row `{head}`"));
         code(&row[1]).iter().map(|word| word.split(' ').next().unwrap().trim_matches('"').to_owned()).collect()
@@ -29,6 +29,10 @@ fn the_tables_of_the_configuration_have_every_key() {
     for source in alternatives(&schema["properties"]["source"]["items"]) {
         lacks(&["`[[source]]`, and `[source_defaults]` for all of them"], keys(&source, ""));
     }
+    for follow_up in alternatives(&schema["properties"]["follow_up"]["additionalProperties"]) {
+        let kind = follow_up["properties"]["kind"]["const"].as_str().unwrap();
+        lacks(&[&format!("`[follow_up.NAME]` of kind `{kind}`"), "every follow-up"], keys(&follow_up, ""));
+    }
     for receiver in alternatives(&schema["properties"]["receiver"]["additionalProperties"]) {
         let kind = receiver["properties"]["kind"]["const"].as_str().unwrap();
         lacks(&[&format!("`[receiver.NAME]` of kind `{kind}`"), "every receiver"], keys(&receiver, ""));
@@ -37,7 +41,7 @@ fn the_tables_of_the_configuration_have_every_key() {
 
 #[test]
 fn the_table_of_metrics_is_the_catalogue() {
-    let rows = README.table("metric");
+    let rows = CONFIGURATION.table("metric");
     let meant = |entry: &Entry| {
         let labels = if entry.labels.is_empty() { String::new() } else { format!("{{{}}}", entry.labels.join(",")) };
         vec![format!("`{}{labels}`", entry.name), entry.kind.as_str().to_owned(), entry.help.to_owned()]
