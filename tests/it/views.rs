@@ -13,11 +13,11 @@ fn keys(object: &Value) -> BTreeSet<String> {
     object.as_object().unwrap_or_else(|| panic!("{object} is no object")).keys().cloned().collect()
 }
 
-/// The keys that README promises, by what has them.
+/// The keys that the guide promises, by what has them.
 fn promised(item: &str) -> BTreeSet<String> {
-    let readme = include_str!("../../README.md");
-    let row = readme.lines().find_map(|line| line.strip_prefix(&format!("| {item} | ")));
-    let row = row.unwrap_or_else(|| panic!("README has no row `{item}`"));
+    let guide = include_str!("../../OPERATING.md");
+    let row = guide.lines().find_map(|line| line.strip_prefix(&format!("| {item} | ")));
+    let row = row.unwrap_or_else(|| panic!("OPERATING.md has no row `{item}`"));
     row.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect()
 }
 
