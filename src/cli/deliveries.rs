@@ -63,7 +63,7 @@ enum Deed {
         #[arg(required = true, value_name = "ID", add = completions::deliveries())]
         ids: Vec<String>,
         /// Who orders it.
-        #[arg(long, value_name = "NAME", env = "USER")]
+        #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
         author: String,
         /// Why.
         #[arg(long, value_name = "TEXT", default_value = "")]

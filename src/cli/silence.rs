@@ -59,7 +59,7 @@ pub(super) struct Add {
     #[arg(long, value_name = "TEXT")]
     comment: String,
     /// Who orders it.
-    #[arg(long, value_name = "NAME", env = "USER")]
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
     author: String,
     /// Only say what it would mute now.
     #[arg(long)]

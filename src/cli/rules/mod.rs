@@ -53,7 +53,8 @@ fn test(paths: &[PathBuf], global: &Global) -> anyhow::Result<Exit> {
         .map(|rule| rule.id().as_str())
         .filter(|id| !rules.tests.iter().any(|test| test.rule.as_str() == *id))
         .collect();
-    writeln!(out, "{} tests, {failed} failed", rules.tests.len())?;
+    let tests = rules.tests.len();
+    writeln!(out, "{tests} {}, {failed} failed", if tests == 1 { "test" } else { "tests" })?;
     if !untested.is_empty() {
         writeln!(out, "{}without a test: {}{}", show::DIM, untested.join(", "), show::PLAIN)?;
     }
