@@ -147,7 +147,7 @@ fn every_example_in_the_documents_loads_and_passes_its_tests() {
             block.text.lines().any(|line| heads.iter().any(|head| line.starts_with(head)))
         };
         let of_configuration = |block: &&Block<'_>| {
-            has(block, &["[agent]", "[[source]]", "[receiver", "[window", "[admin]", "[follow_up"])
+            has(block, &["[agent]", "[[source]]", "[receiver", "[window", "[retention]", "[admin]", "[follow_up"])
         };
         let windows: Vec<Arc<Window>> =
             blocks.iter().filter(of_configuration).flat_map(|block| configuration(block.text).known.windows).collect();
@@ -426,6 +426,7 @@ fn the_tables_of_the_configuration_have_every_key() {
         assert_eq!(missing, [] as [&String; 0], "{head:?}");
     };
     lacks(&["`[agent]`"], keys(&schema, "/properties/agent"));
+    lacks(&["`[retention]`"], keys(&schema, "/properties/retention"));
     lacks(&["`[admin]`"], keys(&schema, "/properties/admin"));
     lacks(&["`[window.NAME]`"], keys(&schema, "/properties/window/additionalProperties"));
     let alternatives = |place: &Value| -> Vec<Value> {

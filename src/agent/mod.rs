@@ -1,7 +1,7 @@
 //! The loops: the only place that waits.
 //!
 //! One task for each source polls, plans and commits (`watch`); one for each receiver claims what is due, sends it and
-//! records the verdict (`dispatch`). They share nothing but the store: a nudge after a commit only wakes a loop that
+//! records the verdict (`dispatch`); one forgets what is old (`prune`). They share nothing but the store: a nudge after a commit only wakes a loop that
 //! would have woken by itself. Whatever happens is told to an [`Observer`]; logs, readiness and the demo are observers.
 
 mod dispatch;
@@ -9,6 +9,7 @@ mod gather;
 mod lookout;
 mod observer;
 mod perform;
+mod prune;
 mod pulse;
 mod reload;
 mod shutdown;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 
 pub use observer::{Asker, Observer, Seen};
+pub use prune::Retention;
 pub use pulse::Pulse;
 pub use shutdown::{Shutdown, Tasks};
 
@@ -129,6 +131,8 @@ pub struct Setup {
     pub rules: RuleSet,
     /// Who hears of the agent's own troubles.
     pub watch: SelfWatch,
+    /// How long history is kept.
+    pub retention: Retention,
     /// Who sees what happens.
     pub observer: Arc<dyn Observer>,
 }
@@ -150,6 +154,8 @@ pub struct Agent {
     turns: Mutex<()>,
     /// Wakes the loop that gathers.
     gatherer: Notify,
+    retention: Retention,
+    pruner: prune::Pruner,
 }
 
 impl fmt::Debug for Agent {
@@ -161,7 +167,7 @@ impl fmt::Debug for Agent {
 impl Agent {
     /// Puts an agent together. Nothing starts yet.
     pub fn new(setup: Setup) -> Arc<Self> {
-        let Setup { store, clock, chance, sources, receivers, follow_ups, rules, watch, observer } = setup;
+        let Setup { store, clock, chance, sources, receivers, follow_ups, rules, watch, retention, observer } = setup;
         let pulse = Arc::new(Pulse::new(&clock));
         let nudges = Nudges::new(receivers.keys());
         let shared = Arc::new(Shared { store, clock, chance, receivers, watch, observer, nudges });
@@ -174,7 +180,21 @@ impl Agent {
         let lookout = lookout::Lookout::default();
         let (turns, gatherer) = (Mutex::default(), Notify::new());
         let refused = std::sync::Mutex::default();
-        Arc::new(Self { shared, sources, lanes, performer, rules, pulse, desks, lookout, refused, turns, gatherer })
+        Arc::new(Self {
+            shared,
+            sources,
+            lanes,
+            performer,
+            rules,
+            pulse,
+            desks,
+            lookout,
+            refused,
+            turns,
+            gatherer,
+            retention,
+            pruner: prune::Pruner::default(),
+        })
     }
 
     /// Starts every loop. They end when `shutdown` asks them to.
@@ -190,6 +210,7 @@ impl Agent {
         }
         tasks.spawn(lookout::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
         tasks.spawn(gather::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
+        tasks.spawn(prune::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
     }
 
     /// Polls every source once and delivers what is due once; for the one-shot command.
@@ -201,6 +222,7 @@ impl Agent {
         self.look(false).await;
         self.gather_due().await;
         self.turn().await;
+        self.prune_once().await;
         plans
     }
 

@@ -3,9 +3,11 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use super::state::bytes;
 use super::{Exit, Global, show};
 use crate::config::{Config, Purpose};
 use crate::source::{Finding, Health};
+use crate::store::care;
 
 /// With more sources than this, only those with something to mend are shown.
 const SHOWN_MAX: usize = 20;
@@ -23,7 +25,7 @@ impl Doctor {
             health: Health::Good,
             text: format!("{}: {} rules", global.config_path().display(), rules.rules.len()),
         };
-        for finding in [configured, state(&config)] {
+        for finding in [Some(configured), Some(state(&config)), room(&config)].into_iter().flatten() {
             bad |= finding.health == Health::Bad;
             print(&mut out, "", &finding)?;
         }
@@ -54,6 +56,24 @@ pub(super) fn print(out: &mut impl std::io::Write, whose: &str, finding: &Findin
         Health::Bad => ("BAD ", show::RED),
     };
     writeln!(out, "{colour}{mark}{}  {whose}{}: {}", show::PLAIN, finding.what, show::tame(&finding.text))
+}
+
+/// Whether the state is as large as it may be, if there is one that can be looked at.
+fn room(config: &Config) -> Option<Finding> {
+    let last = care::info(&config.state, false).ok()?.pruning?;
+    let (health, text) = match (config.retention.size_max, last.excess) {
+        (Some(max), excess @ 1..) => (
+            Health::Doubtful,
+            format!(
+                "{} larger than [retention] size_max ({}), and nothing more can be forgotten: raise it, or end what is owed \
+                 to nobody (`jobwatch state info`)",
+                bytes(excess),
+                bytes(max)
+            ),
+        ),
+        (_, _) => (Health::Good, format!("history is kept from {}", last.kept_from)),
+    };
+    Some(Finding { what: "state", health, text })
 }
 
 /// Whether the state can be written.

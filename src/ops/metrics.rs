@@ -410,6 +410,8 @@ impl Observer for Metrics {
             | Seen::Recovered { .. }
             | Seen::FollowedUp { .. }
             | Seen::Returned { .. }
+            | Seen::Pruned { .. }
+            | Seen::Oversized { .. }
             | Seen::StoreFailed { .. } => {}
         }
     }

@@ -61,6 +61,8 @@ impl Observer for Notifier {
             | Seen::Recovered { .. }
             | Seen::FollowedUp { .. }
             | Seen::Returned { .. }
+            | Seen::Pruned { .. }
+            | Seen::Oversized { .. }
             | Seen::StoreFailed { .. } => return,
         }
         let status = sources.describe();

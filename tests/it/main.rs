@@ -16,6 +16,7 @@ mod mail;
 mod metrics;
 mod proxy;
 mod reload;
+mod retention;
 mod rules;
 mod service;
 mod sources;
