@@ -28,10 +28,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const KEPT_MIN: Duration = Duration::from_secs(86_400);
 /// Of a state that is too large, this part of the time it goes back is forgotten at once, before it is measured again.
 const STRIDES: u32 = 100;
-/// Rows that one step looks at, at most, at first and at least.
-const ROWS: (usize, usize, usize) = (1_000, 200, 20);
+/// Rows that one step looks at, at most, at first in each part, and at least: a delivery costs ten times as much as a fate.
+const ROWS: (usize, usize, usize) = (500, 50, 10);
 /// A step that took longer is followed by a smaller one; one that took a third of it, by a larger one.
-const STEP_MAX: Duration = Duration::from_millis(15);
+const STEP_MAX: Duration = Duration::from_millis(10);
 /// The one-shot cycle goes on for no longer than this.
 const ONCE_MAX: Duration = Duration::from_secs(2);
 /// So much is given back to the disk in one step.
@@ -212,6 +212,7 @@ impl Sweep<'_> {
     /// Goes on through every part, up to this age.
     async fn through(&mut self, before: Timestamp) -> Result<(), store::Error> {
         for (at, part) in Part::ALL.into_iter().enumerate() {
+            self.rows = ROWS.1;
             loop {
                 if self.cut {
                     return Ok(());
@@ -280,7 +281,7 @@ mod tests {
             rows = fitting(rows, took);
             rows
         });
-        assert_eq!(sizes, [100, 50, 25, 20, 20, 20, 40, 80]);
-        assert_eq!(fitting(1_000, took(0)), 1_000);
+        assert_eq!(sizes, [100, 50, 25, 12, 10, 10, 20, 40]);
+        assert_eq!(fitting(500, took(0)), 500);
     }
 }
