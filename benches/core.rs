@@ -85,7 +85,11 @@ fn differ() {
             Known { job: job.clone(), seq: 0, status_since: at, seen_at: at, missing: 0, stale: 0, gone: false };
         (job.id.clone(), known)
     };
-    let snapshot = Snapshot { jobs: jobs.iter().map(known).collect(), complete_at: Some(Timestamp::default()) };
+    let snapshot = Snapshot {
+        jobs: jobs.iter().map(known).collect(),
+        complete_at: Some(Timestamp::default()),
+        ..Snapshot::default()
+    };
     let mut copies: Vec<Vec<Job>> = (0..ROUNDS).map(|_| jobs.clone()).collect();
     let (source, policy) = (SourceName::from("prod"), Policy::default());
     let took = best(|| {

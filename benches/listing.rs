@@ -132,6 +132,7 @@ async fn polls_of(directory: &Path, polls: u32) {
         follow_ups: Default::default(),
         rules,
         watch: config.watch,
+        retention: config.retention,
         observer: Arc::new(Nobody),
         heartbeat: None,
     });

@@ -180,7 +180,10 @@ enum Belief {
 
 impl Differ<'_> {
     fn row(&self, job: Job) -> Row {
-        let Some(known) = self.before.jobs.get(&job.id) else { return Row::Changed(Box::new(self.first_seen(job, 0))) };
+        let Some(known) = self.before.jobs.get(&job.id) else {
+            let seq = self.before.numbers.get(&job.id).copied().unwrap_or(0);
+            return Row::Changed(Box::new(self.first_seen(job, seq)));
+        };
         if known.job == job {
             return self.seen_again(known);
         }

@@ -3,7 +3,7 @@
 //! ```text
 //!  5  cli            main         what an operator types
 //!  4  ops  config    simulator    what an operator sees and sets; the cloud in a box that demo and tests share
-//!  3  agent                       the loops (watch, deliver): the only place that waits
+//!  3  agent                       the loops (watch, dispatch, prune): the only place that waits
 //!  2  source  store  deliver      the edges: cloud, disk, world; they never import each other
 //!     clock  http  cloud          what the edges stand on
 //!  ─────────── below this line: no I/O, no async, no clock, no chance, no logs ───────────

@@ -110,6 +110,10 @@ heartbeat = { url = { file = "url" }, every = "1m", overdue_after = "15m", timeo
 requests_per_second = 400
 requests_per_second_per_host = 200
 
+[retention]
+history = "90d"
+size_max = "1GB"
+
 [admin]
 listen = "127.0.0.1:9477"
 token = "0123456789abcdef0123456789abcdef"

@@ -70,6 +70,7 @@ pub(crate) async fn stage(notify: &[&str], receivers: &str, observer: Arc<dyn Ob
         follow_ups: Default::default(),
         rules,
         watch: config.watch,
+        retention: config.retention,
         observer,
         heartbeat: None,
     });

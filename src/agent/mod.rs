@@ -1,7 +1,7 @@
 //! The loops: the only place that waits.
 //!
 //! One task for each source polls, plans and commits (`watch`); one for each receiver claims what is due, sends it and
-//! records the verdict (`dispatch`). They share nothing but the store: a nudge after a commit only wakes a loop that
+//! records the verdict (`dispatch`); one forgets what is old (`prune`). They share nothing but the store: a nudge after a commit only wakes a loop that
 //! would have woken by itself. Whatever happens is told to an [`Observer`]; logs, readiness and the demo are observers.
 
 mod dispatch;
@@ -11,6 +11,7 @@ mod insight;
 mod lookout;
 mod observer;
 mod perform;
+mod prune;
 mod pulse;
 mod reload;
 mod shutdown;
@@ -26,6 +27,7 @@ use tokio::sync::{Mutex, Notify};
 pub use heartbeat::{Beat, HeartbeatSetup};
 pub use insight::{Retried, Unseen};
 pub use observer::{Asker, Observer, Seen};
+pub use prune::Retention;
 pub use pulse::Pulse;
 pub use shutdown::{Shutdown, Tasks};
 
@@ -133,6 +135,8 @@ pub struct Setup {
     pub rules: RuleSet,
     /// Who hears of the agent's own troubles.
     pub watch: SelfWatch,
+    /// How long history is kept.
+    pub retention: Retention,
     /// Who sees what happens.
     pub observer: Arc<dyn Observer>,
     /// Who outside is told that all is well.
@@ -158,6 +162,8 @@ pub struct Agent {
     gatherer: Notify,
     /// Taken by the loop that gives signs of life.
     heartbeat: std::sync::Mutex<Option<HeartbeatSetup>>,
+    retention: Retention,
+    pruner: prune::Pruner,
 }
 
 impl fmt::Debug for Agent {
@@ -169,7 +175,19 @@ impl fmt::Debug for Agent {
 impl Agent {
     /// Puts an agent together. Nothing starts yet.
     pub fn new(setup: Setup) -> Arc<Self> {
-        let Setup { store, clock, chance, sources, receivers, follow_ups, rules, watch, observer, heartbeat } = setup;
+        let Setup {
+            store,
+            clock,
+            chance,
+            sources,
+            receivers,
+            follow_ups,
+            rules,
+            watch,
+            retention,
+            observer,
+            heartbeat,
+        } = setup;
         let pulse = Arc::new(Pulse::new(&clock));
         let nudges = Nudges::new(receivers.keys());
         let shared = Arc::new(Shared { store, clock, chance, receivers, watch, observer, nudges });
@@ -195,6 +213,8 @@ impl Agent {
             turns,
             gatherer,
             heartbeat,
+            retention,
+            pruner: prune::Pruner::default(),
         })
     }
 
@@ -214,6 +234,7 @@ impl Agent {
             tasks.spawn(heartbeat::run(Arc::clone(self), setup, shutdown.clone(), self.pulse.heart()));
         }
         tasks.spawn(gather::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
+        tasks.spawn(prune::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
     }
 
     /// Polls every source once and delivers what is due once; for the one-shot command.
@@ -225,6 +246,7 @@ impl Agent {
         self.look(false).await;
         self.gather_due().await;
         self.turn().await;
+        self.prune_once().await;
         plans
     }
 

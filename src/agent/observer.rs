@@ -85,6 +85,26 @@ pub enum Seen<'a> {
         /// Why not.
         error: &'a store::Error,
     },
+    /// The state was gone through, and what is old was forgotten.
+    Pruned {
+        /// How many rows.
+        removed: u64,
+        /// What is older was forgotten, unless it is needed.
+        kept_from: Timestamp,
+        /// How much room the state takes now.
+        room: store::Room,
+        /// How long that took, with its pauses.
+        took: Duration,
+        /// How long its longest step took: so long others waited.
+        longest: Duration,
+    },
+    /// The state is larger than it should be, and nothing more can be forgotten. Seen once, until it fits again.
+    Oversized {
+        /// Bytes in use.
+        used: u64,
+        /// Bytes too many.
+        excess: u64,
+    },
     /// Other rules are in force.
     RulesTaken {
         /// Who asked for it.

@@ -70,6 +70,8 @@ impl Observer for Reporter {
             | Seen::Recovered { .. }
             | Seen::FollowedUp { .. }
             | Seen::Returned { .. }
+            | Seen::Pruned { .. }
+            | Seen::Oversized { .. }
             | Seen::StoreFailed { .. }
             | Seen::RulesTaken { .. }
             | Seen::RulesRefused { .. }

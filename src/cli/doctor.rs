@@ -10,12 +10,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 
+use super::state::bytes;
 use super::{Exit, Format, Global, show};
 use crate::agent::{ReceiverSetup, SourceSetup};
 use crate::clock::Clock;
-use crate::config::Purpose;
+use crate::config::{Config, Purpose};
 use crate::model::name::ReceiverName;
 use crate::source::{Finding, Health};
+use crate::store::care;
 
 /// With more sources than this, only those with something to mend are shown.
 const SHOWN_MAX: usize = 20;
@@ -36,6 +38,7 @@ impl Doctor {
         let text = format!("{}: {} rules", global.config_path().display(), rules.rules.len());
         chart.note("", vec![Finding::new("configuration", Health::Good, text)])?;
         chart.note("", machine::state(&config.state))?;
+        chart.note("", room(&config).into_iter().collect())?;
         chart.note("", machine::unit().await)?;
         let brief = config.sources.len() > SHOWN_MAX;
         let mut well = 0;
@@ -144,4 +147,22 @@ pub(super) fn print(out: &mut impl std::io::Write, whose: &str, finding: &Findin
     };
     let (mark, text) = (word(finding.health), show::tame(&finding.text));
     writeln!(out, "{colour}{mark}{}  {whose}{}: {text}", show::PLAIN, finding.what)
+}
+
+/// Whether the state is as large as it may be, if there is one that can be looked at.
+fn room(config: &Config) -> Option<Finding> {
+    let last = care::info(&config.state, false).ok()?.pruning?;
+    let (health, text) = match (config.retention.size_max, last.excess) {
+        (Some(max), excess @ 1..) => (
+            Health::Doubtful,
+            format!(
+                "{} larger than [retention] size_max ({}), and nothing more can be forgotten: raise it, or end what is owed \
+                 to nobody (`jobwatch state info`)",
+                bytes(excess),
+                bytes(max)
+            ),
+        ),
+        (_, _) => (Health::Good, format!("history is kept from {}", last.kept_from)),
+    };
+    Some(Finding::new("state", health, text))
 }

@@ -22,6 +22,7 @@ mod schema;
 mod show;
 mod silence;
 mod simulate;
+mod state;
 mod transitions;
 
 use std::io::Write as _;
@@ -130,6 +131,9 @@ enum Command {
     /// Keep quiet about something for a while.
     #[command(subcommand)]
     Silence(silence::Silences),
+    /// Look at the state, copy it, give its room back.
+    #[command(subcommand)]
+    State(state::States),
     /// The JSON Schema of a file, for editors.
     #[command(subcommand)]
     Schema(schema::Schema),
@@ -211,6 +215,7 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::FollowUps(follow_ups) => runtime.block_on(follow_ups.run(global)),
         Command::Rules(rules) => runtime.block_on(rules.run(global)),
         Command::Silence(silence) => runtime.block_on(silence.run(global)),
+        Command::State(state) => state.run(global),
         Command::Schema(schema) => schema.run(),
         Command::Probe(probe) => runtime.block_on(probe.run(global)),
         Command::Doctor(doctor) => runtime.block_on(doctor.run(global)),

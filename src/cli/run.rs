@@ -110,6 +110,7 @@ pub(super) fn assemble(
         follow_ups: config.follow_ups,
         rules,
         watch: config.watch,
+        retention: config.retention,
         observer,
         heartbeat: config.heartbeat,
     })

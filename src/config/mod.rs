@@ -19,7 +19,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::agent::{FollowUpSetup, HeartbeatSetup, Mode, ReceiverSetup, SourceSetup, Strategy};
+use crate::agent::{FollowUpSetup, HeartbeatSetup, Mode, ReceiverSetup, Retention, SourceSetup, Strategy};
 use crate::clock::Clock;
 use crate::cloud::{Limits, Pool};
 use crate::deliver::heartbeat::Heartbeat;
@@ -53,6 +53,10 @@ const TOKEN_BYTES_MIN: usize = 16;
 const LIMIT: Rate = Rate { count: 10, per: Duration::from_secs(3_600) };
 /// More rule files than this are not read.
 const RULE_FILES_MAX: usize = 1_000;
+/// History is not kept for longer than some ten years.
+const HISTORY_MAX: Duration = Duration::from_secs(3_660 * 86_400);
+/// What a state may be bounded to, in bytes.
+const SIZES: Range<u64> = 16 << 20..1 << 50;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -80,6 +84,8 @@ pub struct Config {
     pub watch: SelfWatch,
     /// Who outside is told that all is well.
     pub heartbeat: Option<HeartbeatSetup>,
+    /// How long history is kept.
+    pub retention: Retention,
     /// What is watched: those sources whose secrets are here.
     pub sources: Vec<SourceSetup>,
     /// How many sources there are.
@@ -393,6 +399,11 @@ impl Reader {
             table.finish();
             admin
         });
+        let retention = top.table("retention").map(|table| {
+            let retention = retention(&table);
+            table.finish();
+            retention
+        });
         let (deeds, follow_ups) = self.follow_ups(&top);
         let windows = windows(&top);
         let mut idle = idle;
@@ -409,6 +420,7 @@ impl Reader {
             admin,
             watch,
             heartbeat,
+            retention: retention.unwrap_or_default(),
             sources,
             source_count,
             receivers,
@@ -775,6 +787,26 @@ fn schedule(table: &Table<'_>) -> Schedule {
 }
 
 /// `[window.NAME]`: weekly times that rules can name.
+fn retention(table: &Table<'_>) -> Retention {
+    const HELP: &str = "size_max = \"1GB\" (or MB, TB), at least 16MB, or size_max = \"unlimited\"";
+    let usual = Retention::default();
+    let history = table.duration("history", DAY..HISTORY_MAX).unwrap_or(usual.history);
+    let Some(text) = table.string("size_max") else { return Retention { history, ..usual } };
+    if text.value == "unlimited" {
+        return Retention { history, size_max: None };
+    }
+    let units = [("MB", 1_u64 << 20), ("GB", 1 << 30), ("TB", 1 << 40)];
+    let size = units.into_iter().find_map(|(unit, bytes)| {
+        let count = text.value.strip_suffix(unit)?;
+        let count: u64 = count.bytes().all(|byte| byte.is_ascii_digit()).then(|| count.parse().ok())??;
+        count.checked_mul(bytes).filter(|size| SIZES.contains(size))
+    });
+    if size.is_none() {
+        table.error("size", text.span, format!("`{}` is no size that a state can have", text.value), HELP);
+    }
+    Retention { history, size_max: size.or(usual.size_max) }
+}
+
 fn windows(top: &Table<'_>) -> Vec<Arc<Window>> {
     let entries = top.table("window").map(|table| table.entries()).unwrap_or_default();
     let read = |(name, value): (Item<String>, Value<'_>)| {

@@ -25,6 +25,7 @@ pub fn schema() -> Value {
         [
             ("agent", agent()),
             ("admin", admin()),
+            ("retention", retention()),
             ("source_defaults", alternatives("What every source says unless it says otherwise.", &[])),
             ("source", list("What is watched.", &sources, 1)),
             ("receiver", named("Who hears: [receiver.NAME].", Some(NAME), receiver)),
@@ -97,6 +98,23 @@ fn admin() -> Value {
                 ),
             ),
             ("token", secret("What a request must bear; needed where others than this machine can ask.")),
+        ],
+    )
+}
+
+fn retention() -> Value {
+    table(
+        "How long history is kept: steps, deliveries that ended, and what is over. What is needed is kept longer.",
+        &[],
+        [
+            ("history", duration("What is older is forgotten; at least a day.")),
+            (
+                "size_max",
+                shaped(
+                    "Of a larger state, the oldest history is forgotten first: \"1GB\" (or MB, TB), or \"unlimited\".",
+                    "^(unlimited|[0-9]+(MB|GB|TB))$",
+                ),
+            ),
         ],
     )
 }

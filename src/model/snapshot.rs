@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub jobs: HashMap<JobId, Known>,
     /// When the last complete listing was read; `None` before the baseline.
     pub complete_at: Option<Timestamp>,
+    /// The last numbers of jobs that are forgotten, as far as their ids are of interest.
+    pub numbers: HashMap<JobId, u32>,
 }
 
 impl Snapshot {

@@ -173,6 +173,23 @@ impl Observer for Log {
                 let receiver = receiver.as_str();
                 warn!(receiver, count, "deliveries did not end in time and went back to the outbox");
             }
+            Seen::Pruned { removed, kept_from, room, took, longest } => {
+                let (removed, used, free) = (*removed, room.used, room.free);
+                match removed {
+                    0 => {
+                        debug!(kept_from = %kept_from, used, free, took = ?took, "nothing is old enough to be forgotten")
+                    }
+                    _ => {
+                        info!(removed, kept_from = %kept_from, used, free, took = ?took, longest = ?longest, "old history was forgotten")
+                    }
+                }
+            }
+            Seen::Oversized { used, excess } => warn!(
+                used,
+                excess,
+                "the state is larger than [retention] size_max, and nothing more of it can be forgotten: `jobwatch state info` \
+                 says what it holds"
+            ),
             Seen::StoreFailed { doing, error } => self.store_failed(doing, error),
             Seen::Beaten { beat } => self.beaten(beat),
             Seen::RulesTaken { by, rules, warnings, .. } => {

@@ -411,6 +411,8 @@ impl Observer for Metrics {
             | Seen::FollowedUp { .. }
             | Seen::Beaten { .. }
             | Seen::Returned { .. }
+            | Seen::Pruned { .. }
+            | Seen::Oversized { .. }
             | Seen::StoreFailed { .. } => {}
         }
     }

@@ -62,6 +62,8 @@ impl Observer for Notifier {
             | Seen::FollowedUp { .. }
             | Seen::Beaten { .. }
             | Seen::Returned { .. }
+            | Seen::Pruned { .. }
+            | Seen::Oversized { .. }
             | Seen::StoreFailed { .. } => return,
         }
         let status = sources.describe();

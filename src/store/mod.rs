@@ -4,8 +4,10 @@
 //! neither. What is due is always read from here: no message between tasks is needed for a delivery to happen. A store
 //! writes what it is told and decides nothing.
 
+pub mod care;
 pub mod glance;
 mod nothing;
+mod retention;
 mod sqlite;
 pub mod view;
 
@@ -30,6 +32,7 @@ use crate::model::snapshot::{Change, Known};
 use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
 use glance::{Glance, Look};
+pub use retention::{Mark, Part, Prune, Pruned, Pruning, Room};
 use view::{
     AlertFilter, AlertKey, AlertView, Cursor, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter,
     SourceKey, SourceView, TransitionFilter, TransitionView,
@@ -644,6 +647,21 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Follow-ups, the newest first.
     async fn follow_ups(&self, limit: usize) -> Result<Vec<Listed>, Error>;
+
+    /// Forgets what is old and nobody needs in some rows of a part.
+    async fn prune(&self, step: Prune) -> Result<Pruned, Error>;
+
+    /// How much room the state takes.
+    async fn room(&self) -> Result<Room, Error>;
+
+    /// Gives so many free bytes back to the disk, where that can be done in steps.
+    async fn reclaim(&self, bytes: u64) -> Result<(), Error>;
+
+    /// The last time that the state was gone through, if it ever was.
+    async fn pruning(&self) -> Result<Option<Pruning>, Error>;
+
+    /// Remembers that the state was gone through.
+    async fn pruned(&self, pruning: Pruning) -> Result<(), Error>;
 
     /// Makes deliveries due now, and opens their receivers. Follow-ups are none: they are never done again. Returns the ids it did that to.
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error>;

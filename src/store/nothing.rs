@@ -11,7 +11,7 @@ use super::view::{
 };
 use super::{
     Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Gauges, Lapse, Lapsed, PaceOf,
-    Past, Record, Request, Span, Store, Told, Trouble, Wanted,
+    Past, Prune, Pruned, Pruning, Record, Request, Room, Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, Held};
@@ -233,6 +233,26 @@ impl Store for Nothing {
 
     async fn follow_ups(&self, _: usize) -> Result<Vec<Listed>, Error> {
         Ok(Vec::new())
+    }
+
+    async fn prune(&self, _: Prune) -> Result<Pruned, Error> {
+        Ok(Pruned::default())
+    }
+
+    async fn room(&self) -> Result<Room, Error> {
+        Ok(Room::default())
+    }
+
+    async fn reclaim(&self, _: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn pruning(&self) -> Result<Option<Pruning>, Error> {
+        Ok(None)
+    }
+
+    async fn pruned(&self, _: Pruning) -> Result<(), Error> {
+        refuse()
     }
 
     async fn again(&self, _: Again, _: Timestamp) -> Result<Vec<DeliveryId>, Error> {

@@ -20,6 +20,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, Tr
 use tokio::sync::{mpsc, oneshot};
 use writer::{Asked, Work};
 
+pub(super) mod care;
 mod finding;
 mod follow_up;
 mod gauge;
@@ -28,6 +29,7 @@ mod load;
 mod outbox;
 mod pace;
 mod past;
+mod prune;
 mod view;
 mod writer;
 
@@ -38,7 +40,7 @@ use super::view::{
 };
 use super::{
     Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Gauges,
-    Lapse, Lapsed, PaceOf, Past, Record, Request, Span, Store, Told, Trouble, Wanted,
+    Lapse, Lapsed, PaceOf, Past, Prune, Pruned, Pruning, Record, Request, Room, Span, Store, Told, Trouble, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Held};
@@ -190,6 +192,16 @@ fn open(path: &Path, access: Access) -> Result<Sqlite, Error> {
     Ok(Sqlite { path, queue: Some(queue), thread: Some(thread) })
 }
 
+/// A connection of a command beside the agent.
+fn beside(path: &Path) -> Result<Connection, Error> {
+    if !path.exists() {
+        return Err(Error::Missing(path.display().to_string()));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| sort(path, &error))?;
+    prepare(connection, Access::Visitor, path)
+}
+
 /// Takes the lock beside the state, or says who has it.
 fn lock(path: &Path) -> Result<File, Error> {
     let mut name = path.as_os_str().to_owned();
@@ -252,6 +264,10 @@ fn prepare(mut connection: Connection, access: Access, path: &Path) -> Result<Co
             return Err(Error::Unusable(format!(
                 "the state {path_shown} is damaged ({check}); it was left as it is: restore a copy, or move it away to begin anew"
             )));
+        }
+        if tables == 0 {
+            // Only before anything is written: what is forgotten later is given back to the disk in small steps.
+            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(fail)?;
         }
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(fail)?;
         connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX).map_err(fail)?;
@@ -652,6 +668,27 @@ impl Store for Sqlite {
 
     async fn follow_ups(&self, limit: usize) -> Result<Vec<Listed>, Error> {
         self.run(move |connection| follow_up::list(connection, limit)).await
+    }
+
+    async fn prune(&self, step: Prune) -> Result<Pruned, Error> {
+        // What a power cut brings back is forgotten the next time.
+        self.jot(move |connection| prune::prune(connection, &step)).await
+    }
+
+    async fn room(&self) -> Result<Room, Error> {
+        self.run(|connection| prune::room(connection)).await
+    }
+
+    async fn reclaim(&self, bytes: u64) -> Result<(), Error> {
+        self.run(move |connection| prune::reclaim(connection, bytes)).await
+    }
+
+    async fn pruning(&self) -> Result<Option<Pruning>, Error> {
+        self.run(|connection| prune::pruning(connection)).await
+    }
+
+    async fn pruned(&self, pruning: Pruning) -> Result<(), Error> {
+        self.jot(move |connection| prune::note(connection, &pruning)).await
     }
 
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error> {

@@ -73,7 +73,7 @@ fn every_example_in_the_documents_loads_and_passes_its_tests() {
             block.text.lines().any(|line| heads.iter().any(|head| line.starts_with(head)))
         };
         let of_configuration = |block: &&Block<'_>| {
-            has(block, &["[agent]", "[[source]]", "[receiver", "[window", "[admin]", "[follow_up"])
+            has(block, &["[agent]", "[[source]]", "[receiver", "[window", "[retention]", "[admin]", "[follow_up"])
         };
         let configured: Vec<Known> =
             blocks.iter().filter(of_configuration).map(|block| configuration(block.text).known).collect();

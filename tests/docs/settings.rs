@@ -21,6 +21,7 @@ fn the_tables_of_the_configuration_have_every_key() {
     };
     lacks(&["`[agent]`"], keys(&schema, "/properties/agent"));
     lacks(&["`[admin]`"], keys(&schema, "/properties/admin"));
+    lacks(&["`[retention]`"], keys(&schema, "/properties/retention"));
     lacks(&["`[window.NAME]`"], keys(&schema, "/properties/window/additionalProperties"));
     let alternatives = |place: &Value| -> Vec<Value> {
         let one = ["oneOf", "anyOf"].iter().find_map(|word| place[*word].as_array().cloned());

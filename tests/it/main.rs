@@ -20,6 +20,7 @@ mod metrics;
 mod page;
 mod proxy;
 mod reload;
+mod retention;
 mod rules;
 mod service;
 mod sources;

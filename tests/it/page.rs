@@ -210,7 +210,7 @@ async fn the_page_can_be_read_in_light_and_dark_on_a_phone_and_by_a_screen_reade
     ];
     let made = world.jobwatch(&silence).await;
     assert!(made.status.success(), "{:?}", said(&made));
-    service.logged_times("not delivered", 3).await;
+    service.logged_times("not delivered", 2).await;
     let browser = Browser::open().await;
     let mut backgrounds = Vec::new();
     for (name, scheme, width) in
@@ -263,7 +263,7 @@ async fn hostile_text_on_the_page_runs_nothing_asks_for_nothing_and_turns_no_let
         texts.iter().enumerate().map(|(n, text)| Job { reason: None, ..job(&format!("s{n}"), text, 1) }).collect();
     let Failing { world, mut service, admin, .. } = Failing::with(strange.clone(), "").await;
     world.swr.set_jobs([strange, jobs].concat());
-    service.logged_times("not delivered", 8).await;
+    service.logged_times("not delivered", 2).await;
     let browser = Browser::open().await;
     browser.go(&format!("http://{admin}/")).await;
     browser.until("document.querySelectorAll('#failures tbody tr').length === 8").await;

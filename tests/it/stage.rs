@@ -62,6 +62,7 @@ impl Stage {
             follow_ups: config.follow_ups,
             rules,
             watch: config.watch,
+            retention: config.retention,
             observer: Arc::new(Nobody),
             heartbeat: None,
         });

@@ -98,6 +98,8 @@ impl Observer for Witness {
             }
             Seen::Remarked { .. }
             | Seen::Beaten { .. }
+            | Seen::Pruned { .. }
+            | Seen::Oversized { .. }
             | Seen::Attempted { .. }
             | Seen::Escalated { .. }
             | Seen::Lapsed { .. }

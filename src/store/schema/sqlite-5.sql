@@ -31,3 +31,23 @@ CREATE INDEX delivery_given_up ON delivery (state, created_at) WHERE state = 'de
 
 -- When the listing that showed it was read: how long it took to be told is measured from there.
 ALTER TABLE delivery ADD COLUMN seen_at INTEGER;
+
+-- What is forgotten after a while, in the order of its age.
+CREATE INDEX job_gone ON job (seen_at) WHERE gone;
+-- The last numbers of jobs that are forgotten, under the first eight bytes of a hash: should such an id come back, its steps
+-- are numbered on, so that no id that was sent is used for something else. Two jobs under one key only skip numbers.
+CREATE TABLE numbered (
+    key INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL
+);
+-- What a finding has to know of a delivery that is forgotten: when it was delivered, or that it never was.
+ALTER TABLE told ADD COLUMN heard_at INTEGER;
+ALTER TABLE told ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;
+-- The last time that something was forgotten.
+CREATE TABLE pruning (
+    one       INTEGER PRIMARY KEY CHECK (one = 1),
+    at        INTEGER NOT NULL,
+    kept_from INTEGER NOT NULL,         -- what is older was forgotten, unless it is needed
+    removed   INTEGER NOT NULL,         -- rows
+    excess    INTEGER NOT NULL          -- bytes above what was wanted, though nothing more could go
+);

@@ -51,8 +51,8 @@ pub(super) fn alerts(
                 Some("delivered") => time(row, "ended_at")?,
                 Some(_) => None,
                 None if row.get("held")? => None,
-                // Long ago and forgotten: counted from when it was decided.
-                None => Some(at),
+                // Forgotten but for when it was heard; what is forgotten altogether is counted from when it was decided.
+                None => time(row, "heard_at")?.or(Some(at)),
             };
             Ok(Told {
                 receiver: ReceiverName::from(row.get::<_, String>("receiver")?),
@@ -60,7 +60,10 @@ pub(super) fn alerts(
                 severity: severity(row)?,
                 at,
                 delivered_at,
-                lost: matches!(state.as_deref(), Some("dead" | "dropped")),
+                lost: match state.as_deref() {
+                    Some(state) => matches!(state, "dead" | "dropped"),
+                    None => row.get("lost")?,
+                },
                 held_back: row.get("held_back")?,
             })
         })?;
@@ -94,6 +97,7 @@ pub(super) fn write_alert(connection: &Connection, alert: &Alert) -> rusqlite::R
         // It may be told in a digest by now, which a poll that was decided before does not know.
         "INSERT INTO told (alert, receiver, delivery, severity, at, held_back) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (alert, receiver) DO UPDATE SET delivery = iif(at = excluded.at, delivery, excluded.delivery),
+         heard_at = iif(at = excluded.at, heard_at, NULL), lost = iif(at = excluded.at, lost, 0),
          severity = excluded.severity, at = excluded.at, held_back = excluded.held_back",
     )?;
     for told in &alert.told {

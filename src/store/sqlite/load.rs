@@ -1,10 +1,10 @@
 //! Loading what a poll is decided with: the jobs that are wanted, and what was found about them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension as _, ToSql};
 
-use super::{finding, known, past, sight, time};
+use super::{finding, known, past, prune, sight, time};
 use crate::model::alert::Alert;
 use crate::model::memory::Memory;
 use crate::model::name::{JobId, SourceName};
@@ -22,10 +22,11 @@ pub(super) fn load(connection: &Connection, source: &SourceName, wanted: &Wanted
         .query_row([source.as_str()], |row| Ok((time(row, "complete_at")?, sight(row)?)))
         .optional()?;
     let (complete_at, sight) = head.unwrap_or_default();
-    let snapshot = Snapshot { jobs: HashMap::new(), complete_at };
+    let snapshot = Snapshot { complete_at, ..Snapshot::default() };
     let mut memory = Memory { snapshot, sight, ..Memory::default() };
     let ids = wanted_ids(connection, source, wanted)?;
     jobs(connection, source, &ids, &mut memory)?;
+    numbers(connection, source, &ids, &mut memory)?;
     memory.silences = finding::silences(connection, wanted.now)?;
     memory.muted = finding::muted(connection, source)?;
     timed(connection, source, wanted, &mut memory)?;
@@ -70,6 +71,24 @@ fn jobs(
     let mut job = connection.prepare_cached("SELECT * FROM job WHERE source = ?1 AND id = ?2")?;
     for id in ids {
         memory.snapshot.jobs.extend(job.query_row([source.as_str(), id.as_str()], known).optional()?);
+    }
+    Ok(())
+}
+
+/// The numbers of those that are not known any more.
+fn numbers(
+    connection: &Connection,
+    source: &SourceName,
+    ids: &HashSet<JobId>,
+    memory: &mut Memory,
+) -> rusqlite::Result<()> {
+    let Snapshot { jobs, numbers, .. } = &mut memory.snapshot;
+    if jobs.len() == ids.len() || !prune::any_numbered(connection)? {
+        return Ok(());
+    }
+    for id in ids.iter().filter(|id| !jobs.contains_key(*id)) {
+        let number = prune::numbered(connection, source.as_str(), id.as_str())?;
+        numbers.extend(number.map(|number| (id.clone(), number)));
     }
     Ok(())
 }
