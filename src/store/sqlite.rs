@@ -62,7 +62,6 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/sqlite-3.sql"),
     include_str!("schema/sqlite-4.sql"),
     include_str!("schema/sqlite-5.sql"),
-    include_str!("schema/sqlite-6.sql"),
 ];
 /// How long another process's short transaction is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
