@@ -255,8 +255,8 @@ async fn a_copy_that_is_made_while_the_agent_commits_in_bursts_is_whole_and_a_st
     let mut sizes = BTreeSet::new();
     for n in 1..=6_u32 {
         let status = if n % 2 == 0 { "Running" } else { "Failed" };
-        world.swr.set_jobs((0..300).map(|i| job(&format!("j{i:03}"), status, n)).collect());
         let inbox = world.inbox.count();
+        world.swr.set_jobs((0..300).map(|i| job(&format!("j{i:03}"), status, n)).collect());
         soon("the burst", world.inbox.reached(inbox + 1)).await;
         let to = format!("copy-{n}.db");
         let output = world.jobwatch(&["state", "backup", &to]).await;
