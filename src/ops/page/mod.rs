@@ -1,7 +1,7 @@
 //! The status page: do we see every source, what runs and since when, what failed and why, who was told and what is stuck.
 //!
 //! One page, made here and whole: it needs no script to be read, and nothing from elsewhere. The script asks for the page
-//! again and changes in place what changed. However many look, the state is read no more often than each [`FRESH`].
+//! again and changes in place what changed. However many look, the state is read no more often than each second.
 //! Nothing can be done from it: a page that only shows needs no defence of its buttons.
 
 mod timeline;
