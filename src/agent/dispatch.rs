@@ -59,6 +59,14 @@ pub(super) struct Shared {
     pub(super) nudges: Nudges,
 }
 
+impl Shared {
+    /// Deliveries in their final wording, as they are stored and sent: those of receivers that there are.
+    pub(super) fn freeze(&self, owed: &[Owed], now: Timestamp) -> Vec<Frozen> {
+        let one = |owed: &Owed| Some(freeze(self.receivers.get(&owed.receiver)?, owed, now));
+        owed.iter().filter_map(one).collect()
+    }
+}
+
 /// How each lane is woken. A nudge that is lost costs [`LOOK_EVERY`] and nothing else.
 pub(super) struct Nudges(BTreeMap<ReceiverName, Notify>);
 
@@ -152,11 +160,6 @@ impl Lane {
 
     fn setup(&self) -> &ReceiverSetup {
         &self.shared.receivers[&self.name]
-    }
-
-    /// A delivery in the wording of this receiver's kind.
-    pub(super) fn freeze(&self, owed: &Owed, now: Timestamp) -> Frozen {
-        freeze(self.setup(), owed, now)
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -388,7 +391,7 @@ impl Hand {
     }
 }
 
-pub(super) fn freeze(setup: &ReceiverSetup, owed: &Owed, now: Timestamp) -> Frozen {
+fn freeze(setup: &ReceiverSetup, owed: &Owed, now: Timestamp) -> Frozen {
     Frozen {
         id: owed.id.clone(),
         receiver: owed.receiver.clone(),

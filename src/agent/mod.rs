@@ -17,7 +17,7 @@ mod reload;
 mod shutdown;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -34,8 +34,9 @@ pub use shutdown::{Shutdown, Tasks};
 use crate::clock::Clock;
 use crate::deliver::Receiver;
 use crate::deliver::act::Deed;
-use crate::model::delivery::{Frozen, Owed, Reserve};
+use crate::model::delivery::{Frozen, Lane as Order, Owed, Reserve};
 use crate::model::name::{FollowUpName, ReceiverName, SourceName};
+use crate::model::notification::Notification;
 use crate::model::time::Timestamp;
 use crate::plan::{Guard, Plan, Rate, SelfWatch};
 use crate::retry::Schedule;
@@ -290,9 +291,13 @@ impl Agent {
     /// Copies of urgent deliveries for their receivers' fallbacks; those who hear the same anyway need none.
     fn reserves(&self, send: &[Owed], all: &[Owed]) -> Vec<Reserve> {
         let now = self.shared.clock.now();
+        // Ten thousand may fail at once: each is compared with what is said about its own job alone.
+        let mut said: HashMap<(&ReceiverName, &Order), Vec<&Notification>> = HashMap::new();
+        for owed in all {
+            said.entry((&owed.receiver, &owed.lane)).or_default().push(&owed.notification);
+        }
         let hears = |receiver: &ReceiverName, of: &Owed| {
-            all.iter()
-                .any(|owed| owed.receiver == *receiver && owed.lane == of.lane && owed.notification == of.notification)
+            said.get(&(receiver, &of.lane)).is_some_and(|said| said.contains(&&of.notification))
         };
         send.iter()
             .filter_map(|owed| self.lanes.get(&owed.receiver)?.reserve(owed, now))
@@ -303,8 +308,7 @@ impl Agent {
 
     /// Deliveries in their final wording, as they are stored and sent.
     fn freeze(&self, owed: &[Owed], seen_at: Option<Timestamp>) -> Vec<Frozen> {
-        let now = self.shared.clock.now();
-        let freeze = |owed: &Owed| Some(Frozen { seen_at, ..self.lanes.get(&owed.receiver)?.freeze(owed, now) });
-        owed.iter().filter_map(freeze).collect()
+        let frozen = self.shared.freeze(owed, self.shared.clock.now());
+        frozen.into_iter().map(|frozen| Frozen { seen_at, ..frozen }).collect()
     }
 }

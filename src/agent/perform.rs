@@ -11,13 +11,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 
-use super::dispatch::{Shared, freeze};
+use super::dispatch::Shared;
 use super::observer::Seen;
 use super::pulse::Heart;
 use super::shutdown::Shutdown;
 use super::{FollowUpSetup, GRACE};
 use crate::deliver::act::Done;
-use crate::model::delivery::{Attempt, Claimed, Frozen, Outcome, Owed, Verdict};
+use crate::model::delivery::{Attempt, Claimed, Outcome, Verdict};
 use crate::model::follow_up::{Ending, FollowUp, Report};
 use crate::model::listing::Point;
 use crate::model::name::{FollowUpName, JobId, SourceName};
@@ -262,8 +262,7 @@ impl Performer {
         let report =
             Report { id: follow_up.id.clone(), name: follow_up.name.clone(), outcome: ending, what, code, output };
         let owed = outcome(follow_up, &report, now);
-        let frozen = |owed: &Owed| Some(freeze(self.shared.receivers.get(&owed.receiver)?, owed, now));
-        let deliveries: Vec<Frozen> = owed.iter().filter_map(frozen).collect();
+        let deliveries = self.shared.freeze(&owed, now);
         let attempt = Attempt { at, took: now.since(at), outcome: answer, progress: Vec::new() };
         let asks = ending == Ending::Waiting;
         let record = Record { claimed, attempt, verdict, trouble: Trouble::default(), deliveries, asks };

@@ -371,10 +371,11 @@ impl Store for Sqlite {
     }
 
     async fn escalate(&self, receiver: &ReceiverName, now: Timestamp) -> Result<Vec<ReceiverName>, Error> {
-        let (name, receiver) = (receiver.clone(), receiver.clone());
-        if !self.run(move |connection| outbox::is_urgent(connection, &name, now)).await? {
+        // Mostly there is nothing to write.
+        if self.next_escalation(receiver).await?.is_none_or(|due| due > now) {
             return Ok(Vec::new());
         }
+        let receiver = receiver.clone();
         self.write(move |connection| outbox::escalate(connection, &receiver, now)).await
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::news::{News, trouble};
-use super::{CLAIM_MARGIN, LOOK_EVERY, Landed, Lane, freeze};
+use super::{CLAIM_MARGIN, LOOK_EVERY, Landed, Lane};
 use crate::agent::observer::Seen;
-use crate::model::delivery::{Claimed, Frozen, Owed};
+use crate::model::delivery::Claimed;
 use crate::model::time::{Timestamp, span};
 use crate::store::{self, Lapse, Record, Trouble};
 
@@ -126,7 +126,7 @@ impl Lane {
     async fn lapse_some(&self, before: Timestamp, note: &str, now: Timestamp) -> Result<usize, store::Error> {
         let Some(oldest) = self.shared.store.overdue(&self.name, before, now).await? else { return Ok(0) };
         let owed = self.notices(&News::of_lapsed(&oldest, note), now);
-        let (receiver, notices) = (self.name.clone(), self.frozen(&owed, now));
+        let (receiver, notices) = (self.name.clone(), self.shared.freeze(&owed, now));
         let lapsed = self.shared.store.lapse(Lapse { receiver, before, note: note.to_owned(), now, notices }).await?;
         if lapsed.told {
             owed.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
@@ -173,11 +173,6 @@ impl Lane {
         }
     }
 
-    fn frozen(&self, owed: &[Owed], now: Timestamp) -> Vec<Frozen> {
-        let one = |owed: &Owed| Some(freeze(self.shared.receivers.get(&owed.receiver)?, owed, now));
-        owed.iter().filter_map(one).collect()
-    }
-
     /// Writes all that ended together in one transaction.
     async fn try_record(&self, landed: &[Landed], now: Timestamp) -> Result<Vec<bool>, store::Error> {
         // What is accepted ends all trouble, whatever it was.
@@ -191,7 +186,7 @@ impl Lane {
             known = trouble;
             let notices =
                 news.map(|state| self.notices(&News::of_attempt(state, claimed, attempt), now)).unwrap_or_default();
-            let deliveries = self.frozen(&notices, now);
+            let deliveries = self.shared.freeze(&notices, now);
             told.extend(notices.into_iter().map(|owed| owed.receiver));
             let (claimed, attempt, verdict) = (claimed.clone(), attempt.clone(), *verdict);
             records.push(Record { claimed, attempt, verdict, trouble, deliveries, asks: false });

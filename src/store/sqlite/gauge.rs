@@ -27,8 +27,7 @@ fn seeing(connection: &Connection) -> rusqlite::Result<Vec<Seeing>> {
 }
 
 fn jobs(connection: &Connection, counted: &[SourceName]) -> rusqlite::Result<Vec<(SourceName, Status, u64)>> {
-    let mut select = connection
-        .prepare_cached("SELECT status, count(*) AS count FROM job WHERE source = ?1 AND NOT gone GROUP BY status")?;
+    let mut select = connection.prepare_cached(JOBS)?;
     let mut found = Vec::new();
     for source in counted {
         let mut rows = select.query(params![source.as_str()])?;
@@ -40,13 +39,15 @@ fn jobs(connection: &Connection, counted: &[SourceName]) -> rusqlite::Result<Vec
     Ok(found)
 }
 
+const JOBS: &str = "SELECT status, count(*) AS count FROM job WHERE source = ?1 AND NOT gone GROUP BY status";
 /// The oldest is the one with the lowest number: so no row is looked at but that one.
-fn outbox(connection: &Connection) -> rusqlite::Result<Vec<Backlog>> {
-    let mut select = connection.prepare_cached(
-        "SELECT receiver, pending, (SELECT created_at FROM delivery WHERE n = oldest) AS oldest
-         FROM (SELECT receiver, count(*) AS pending, min(n) AS oldest FROM delivery INDEXED BY delivery_lane
-               WHERE state = 'pending' GROUP BY receiver)",
-    )?;
+pub(super) const PENDING: &str =
+    "SELECT receiver, pending, (SELECT created_at FROM delivery WHERE n = oldest) AS oldest
+    FROM (SELECT receiver, count(*) AS pending, min(n) AS oldest FROM delivery INDEXED BY delivery_lane
+          WHERE state = 'pending' GROUP BY receiver)";
+
+/// What is owed to whom, follow-ups too.
+pub(super) fn pending(connection: &Connection) -> rusqlite::Result<Vec<Backlog>> {
     let backlog = |row: &Row<'_>| {
         Ok(Backlog {
             receiver: ReceiverName::from(row.get::<_, String>("receiver")?),
@@ -54,7 +55,11 @@ fn outbox(connection: &Connection) -> rusqlite::Result<Vec<Backlog>> {
             oldest: instant(row, "oldest")?,
         })
     };
-    let all = select.query_map([], backlog)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    connection.prepare_cached(PENDING)?.query_map([], backlog)?.collect()
+}
+
+fn outbox(connection: &Connection) -> rusqlite::Result<Vec<Backlog>> {
+    let all = pending(connection)?;
     Ok(all.into_iter().filter(|backlog| !FollowUp::is_receiver(&backlog.receiver)).collect())
 }
 
@@ -62,22 +67,18 @@ fn outbox(connection: &Connection) -> rusqlite::Result<Vec<Backlog>> {
 mod tests {
     use rusqlite::Connection;
 
-    use crate::store::sqlite::MIGRATIONS;
+    use super::{JOBS, PENDING};
+    use crate::store::sqlite::migrate;
+    use crate::store::sqlite::outbox::tests::plan;
 
     #[test]
     fn counting_looks_at_indexes_alone() {
-        let connection = Connection::open_in_memory().unwrap();
-        MIGRATIONS.iter().for_each(|step| connection.execute_batch(step).unwrap());
-        let plan = |select: &str| -> String {
-            let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {select}")).unwrap();
-            let lines = explained.query_map([], |row| row.get::<_, String>("detail")).unwrap();
-            lines.map(Result::unwrap).collect::<Vec<_>>().join("; ")
-        };
-        let jobs = plan("SELECT status, count(*) AS count FROM job WHERE source = 'x' AND NOT gone GROUP BY status");
-        assert_eq!(jobs, "SEARCH job USING COVERING INDEX job_by_status (source=?)");
-        let outbox = plan(
-            "SELECT receiver, count(*) AS pending, min(n) AS oldest FROM delivery WHERE state = 'pending' GROUP BY receiver",
-        );
-        assert!(outbox.starts_with("SCAN delivery USING COVERING INDEX delivery_"), "{outbox}");
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, 0).unwrap();
+        let jobs = plan(&connection, JOBS);
+        assert_eq!(jobs.trim(), "SEARCH job USING COVERING INDEX job_by_status (source=?)");
+        let outbox = plan(&connection, PENDING);
+        assert!(outbox.contains("SCAN delivery USING COVERING INDEX delivery_lane"), "{outbox}");
+        assert!(outbox.contains("SEARCH delivery USING INTEGER PRIMARY KEY (rowid=?)"), "{outbox}");
     }
 }

@@ -320,11 +320,6 @@ pub(super) fn write_reserves(connection: &Connection, reserves: &[Reserve]) -> r
 /// Copies that are due.
 const URGENT: &str = "instead_of = ?1 AND due_at <= ?2";
 
-pub(super) fn is_urgent(connection: &Connection, receiver: &ReceiverName, now: Timestamp) -> rusqlite::Result<bool> {
-    let values = params![receiver.as_str(), now.micros()];
-    connection.prepare_cached(&format!("SELECT 1 FROM reserve WHERE {URGENT}"))?.exists(values)
-}
-
 pub(super) fn escalate(
     connection: &Connection,
     receiver: &ReceiverName,

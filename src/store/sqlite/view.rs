@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension as _, Row, Rows, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Rows, named_params};
 
 use super::finding::severity;
 use super::past::step;
-use super::{delivery, instant, known, outbox, text, time};
+use super::{delivery, gauge, instant, known, outbox, text, time};
 use crate::model::job::Job;
 use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, SourceName};
 use crate::model::time::Timestamp;
@@ -16,7 +16,7 @@ use crate::store::view::{
     AlertFilter, AlertKey, AlertView, Cursor, JobFilter, JobKey, JobView, Key, MutedView, NumberKey, OutboxView,
     PAGE_MAX, Page, SourceFilter, SourceKey, SourceView, ToldView, TransitionFilter, TransitionView,
 };
-use crate::store::{Delivery, Filter, Trouble};
+use crate::store::{Backlog, Delivery, Filter, Trouble};
 
 /// Rows that one page looks at: some ten milliseconds. Where there are more, the page says how to go on.
 const LOOKED_AT_MAX: usize = 20_000;
@@ -413,7 +413,6 @@ pub(super) fn marks(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
     Ok((last("transition")?, last("delivery")?))
 }
 
-const PENDING: &str = "SELECT receiver, count(*), min(n) FROM delivery WHERE state = 'pending' GROUP BY receiver";
 const HELD: &str = "SELECT receiver, count(*) FROM held GROUP BY receiver";
 // In the words of the index, which SQLite compares literally.
 const DEAD: &str = "SELECT receiver, count(*) FROM delivery WHERE state IN ('dead', 'dropped') AND state = 'dead'
@@ -433,15 +432,8 @@ pub(super) fn outbox(connection: &Connection) -> rusqlite::Result<Vec<OutboxView
         let blank = blank(&name);
         say(found.entry(name).or_insert(blank));
     };
-    let mut decided = connection.prepare_cached("SELECT created_at FROM delivery WHERE n = ?1")?;
-    let mut pending = connection.prepare_cached(PENDING)?;
-    let mut rows = pending.query([])?;
-    while let Some(row) = rows.next()? {
-        let (pending, n): (u64, i64) = (count(row, 1)?, row.get(2)?);
-        let oldest = decided.query_row(params![n], |row| row.get(0)).optional()?;
-        of(row.get(0)?, &mut |view| {
-            (view.pending, view.oldest_at) = (pending, oldest.map(Timestamp::from_micros));
-        });
+    for Backlog { receiver, pending, oldest } in gauge::pending(connection)? {
+        of(receiver.to_string(), &mut |view| (view.pending, view.oldest_at) = (pending, Some(oldest)));
     }
     for (statement, held) in [(HELD, true), (DEAD, false)] {
         let mut select = connection.prepare_cached(statement)?;
@@ -502,14 +494,14 @@ mod tests {
             (deliveries_along(&by_state(DeliveryState::Dead)), "delivery_given_up (state=? AND created_at"),
             (deliveries_along(&by_state(DeliveryState::Dropped)), "delivery_given_up (state=? AND created_at"),
             (JOBS_BY_STATUS.into(), "COVERING INDEX job_by_status (source=?"),
-            (PENDING.into(), "COVERING INDEX delivery_lane"),
             (DEAD.into(), "COVERING INDEX delivery_ended (state=?"),
+            (gauge::PENDING.into(), "COVERING INDEX delivery_lane"),
             (HELD.into(), "COVERING INDEX held_"),
         ] {
             let plan = plan(&connection, &statement);
             assert!(plan.contains(index), "{statement}\n{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{statement}\n{plan}");
-            let counts = statement == PENDING || statement == HELD;
+            let counts = statement == gauge::PENDING || statement == HELD;
             assert!(
                 counts || !plan.lines().any(|line| line.starts_with("SCAN") && !line.contains("json_each")),
                 "{plan}"
