@@ -6,7 +6,7 @@ use super::view::{OutboxView, SourceView};
 use crate::model::alert::{FateOutcome, Silence};
 use crate::model::delivery::DeliveryState;
 use crate::model::follow_up::Listed;
-use crate::model::name::{ReceiverName, SourceName};
+use crate::model::name::{DeliveryId, ReceiverName, SourceName};
 use crate::model::snapshot::Known;
 use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
@@ -100,6 +100,10 @@ pub struct Queue {
 /// A delivery that was tried in vain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stuck {
+    /// Its id.
+    pub id: DeliveryId,
+    /// Its one-line title.
+    pub title: String,
     /// How often.
     pub attempts: u32,
     /// When for the first time.

@@ -290,7 +290,9 @@ async fn no_answer_lets_a_browser_run_or_load_what_is_not_ours_and_what_is_known
         let (_, head, body) = ask(admin, &format!("GET {path}"), &["host: localhost"]).await;
         let policy = head.lines().find_map(|line| line.strip_prefix("content-security-policy: ")).unwrap().to_owned();
         assert!(policy.starts_with("default-src 'none'; "), "{path}: {policy}");
-        for words in ["frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"] {
+        // The page has forms, which post to this address.
+        let posts = if path == "/" { "form-action 'self'" } else { "form-action 'none'" };
+        for words in ["frame-ancestors 'none'", "base-uri 'none'", posts] {
             assert!(policy.contains(words), "{path}: {policy}");
         }
         assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("data:"), "{path}: {policy}");
@@ -357,4 +359,111 @@ async fn with_a_token_a_browser_asks_for_it_as_a_password_and_the_page_stays_liv
     assert!(!browser.run("return document.documentElement.outerHTML").await.as_str().unwrap().contains("canary"));
     service.logged("not delivered").await;
     assert!(!service.log().contains("canary-admin-token"));
+}
+
+/// How often a message reached an inbox, by its id.
+fn heard(inbox: &Inbox, id: &str) -> usize {
+    inbox.received().iter().filter(|received| received.header("webhook-id") == id).count()
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_sent_again_by_a_button_which_the_keyboard_reaches_and_a_screen_reader_names() {
+    let world = World::new().await;
+    let retry = "retry = { first = \"100ms\", give_up_after = \"1s\" }";
+    let config = world.config("poll_every = \"500ms\"", retry) + "[admin]\nlisten = \"127.0.0.1:0\"\n";
+    world.write("jobwatch.toml", &config);
+    world.write("rules/failed.toml", &RULE.replace("\"broken\", \"away\", \"refusing\"", "\"oncall\""));
+    world.inbox.answer_with(503, &[]);
+    let mut service = world.run();
+    let admin = address(&mut service).await;
+    service.logged("baseline").await;
+    world.swr.set_jobs(vec![failed("a", 10, "no subnet"), failed("b", 10, "no quota")]);
+    service.logged_times("the delivery is dead", 2).await;
+
+    let browser = Browser::open().await;
+    browser.go(&format!("http://{admin}/")).await;
+    browser.until("document.querySelectorAll('#undelivered tbody tr').length === 2").await;
+    browser.until("document.querySelector('#link').innerText === 'live'").await;
+    assert!(browser.text("#undelivered").await.contains("HTTP 503"));
+    assert_eq!(browser.run("return document.querySelector('.points a').hash").await, "#undelivered");
+    assert_eq!(barriers(&browser).await, json!([]));
+    let row = "return [...document.querySelectorAll('#undelivered tbody tr')].map((row) => row.dataset.key)";
+    let ids = browser.run(row).await;
+    let [first, second] = [0, 1].map(|n| ids[n].as_str().unwrap().to_owned());
+    let before = [&first, &second].map(|id| heard(&world.inbox, id));
+    browser.picture("given-up.png").await;
+    browser.resize(360, 800).await;
+    browser.picture("given-up-phone.png").await;
+
+    // Until the far end takes it: what is tried in vain stays on the page.
+    world.inbox.answer_with(200, &[]);
+    browser.run("document.querySelector('#undelivered button').focus()").await;
+    let name = browser.run("return document.activeElement.ariaLabel").await;
+    assert!(
+        name.as_str().unwrap().starts_with("Send again: ") && name.as_str().unwrap().ends_with(", to oncall"),
+        "{name}"
+    );
+    browser.press(RETURN).await;
+    browser.until("document.querySelector('[role=status]#done').innerText.startsWith('It is sent again now: ')").await;
+    browser.picture("sent-again.png").await;
+    browser.until("document.querySelectorAll('#undelivered tbody tr').length === 1").await;
+    assert_eq!(browser.run("return document.activeElement.id").await, "undelivered-head", "it stays where it was");
+    assert_eq!(
+        [&first, &second].map(|id| heard(&world.inbox, id)),
+        [before[0] + 1, before[1]],
+        "under its id, and it alone"
+    );
+    assert_eq!(browser.run("return location.pathname + location.hash").await, "/");
+    assert_eq!(browser.complaints().await, [] as [String; 0]);
+
+    // Where nobody answers, that is said, and the button is there to be pressed again.
+    service.kill().await;
+    browser.run("document.querySelector('#undelivered button').focus()").await;
+    browser.press(RETURN).await;
+    browser.until("document.querySelector('#done').innerText.startsWith('It could not be sent again: ')").await;
+    assert_eq!(browser.run("return document.activeElement.ariaDisabled").await, Value::Null);
+}
+
+#[tokio::test]
+async fn without_scripts_and_with_a_token_the_button_does_the_same_and_another_site_cannot_press_it() {
+    let admin = "token = { file = \"admin-token\" }";
+    let Failing { world, mut service, admin, refusing } = Failing::with(Vec::new(), admin).await;
+    world.swr.set_jobs(vec![failed("a", 10, "no subnet")]);
+    soon("a refusal", refusing.reached(1)).await;
+    service.logged_times("not delivered", 2).await;
+    let id = refusing.received()[0].header("webhook-id").to_owned();
+    let retry = format!("POST /api/v1/deliveries/{id}/retry");
+    let token = format!("authorization: Basic {}", BASE64_STANDARD.encode("any:canary-admin-token:4711"));
+    for (line, status) in [
+        ("origin: http://evil.example", 403),
+        ("origin: null", 403),
+        ("sec-fetch-site: same-site", 403),
+        ("sec-fetch-site: cross-site", 403),
+    ] {
+        let lines = ["host: localhost", &token, line, "accept: text/html", "content-length: 0"];
+        assert_eq!(ask(admin, &retry, &lines).await.0, status, "{line}");
+    }
+    assert_eq!(ask(admin, &retry.replace("POST", "GET"), &["host: localhost", &token]).await.0, 405);
+    assert_eq!(ask(admin, &retry, &["host: localhost", "content-length: 0"]).await.0, 401);
+    assert_eq!(heard(&refusing, &id), 1);
+
+    let browser = Browser::open().await;
+    browser.chromium("Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;
+    browser.go(&format!("http://me:canary-admin-token%3A4711@{admin}/")).await;
+    browser.until("document.querySelectorAll('#undelivered tbody tr').length === 3").await;
+    assert_eq!(browser.run("return document.querySelector('#pause').hidden").await, true, "no script ran");
+    refusing.answer_with(200, &[]);
+    let button = format!("document.querySelector('form[action*=\"{id}\"] button')");
+    browser.run(&format!("{button}.focus()")).await;
+    browser.press(RETURN).await;
+    soon("it comes again", refusing.reached(2)).await;
+    assert_eq!(heard(&refusing, &id), 2, "under its id");
+    browser.until("location.pathname + location.hash === '/#undelivered'").await;
+    // By itself it would be loaded anew after half a minute.
+    let shown = async || {
+        browser.go(&format!("http://{admin}/")).await;
+        browser.run("return document.querySelectorAll('#undelivered tbody tr').length").await
+    };
+    soon("it is no longer there", async { while shown().await != json!(2) {} }).await;
+    assert_eq!(browser.complaints().await, [] as [String; 0]);
 }

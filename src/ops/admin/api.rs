@@ -9,7 +9,8 @@ use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::http::header::{self, HeaderMap};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
@@ -251,13 +252,27 @@ async fn delivery(State(inside): State<Arc<Inside>>, Path(id): Path<String>, ask
     answer(dossier.json())
 }
 
-/// The body is read, so that its limit holds, and means nothing.
-async fn retry(State(inside): State<Arc<Inside>>, Path(id): Path<String>, asked: Asked, _: Bytes) -> Answer {
+/// The body is read, so that its limit holds, and means nothing. A browser without scripts is led back to the status page.
+async fn retry(
+    State(inside): State<Arc<Inside>>,
+    Path(id): Path<String>,
+    asked: Asked,
+    headers: HeaderMap,
+    _: Bytes,
+) -> Answer {
     Parameters::new(asked)?.finish()?;
     let id = DeliveryId::from(id);
-    match inside.agent.again(&id).await? {
+    let retried = inside.agent.again(&id).await?;
+    inside.page.renew().await;
+    match retried {
+        Retried::Due if wants_page(&headers) => Ok(Redirect::to("/#undelivered").into_response()),
         Retried::Due => answer(json!({ "id": id, "state": DeliveryState::Pending })),
         Retried::FollowUp => Err(Problem::Refused("this is a follow-up: what was done is never done again")),
         Retried::Unknown => Err(unknown(&id)),
     }
+}
+
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
 }

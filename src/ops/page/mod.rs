@@ -2,7 +2,8 @@
 //!
 //! One page, made here and whole: it needs no script to be read, and nothing from elsewhere. The script asks for the page
 //! again and changes in place what changed. However many look, the state is read no more often than each second.
-//! Nothing can be done from it: a page that only shows needs no defence of its buttons.
+//! One thing can be done from it: what is stuck or was given up is sent again, by the same post as a program makes. Which
+//! posts are let in is decided at the door of the admin interface, not here.
 
 mod timeline;
 mod view;
@@ -24,10 +25,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use crate::agent::Pulse;
+use crate::model::delivery::DeliveryState;
 use crate::model::name::{ReceiverName, SourceName};
 use crate::model::time::Timestamp;
-use crate::store::Store;
 use crate::store::glance::{Glance, Look};
+use crate::store::{self, Delivery, Filter, Store};
 use view::{ROWS_MAX, Reading, View};
 pub use witness::Witness;
 
@@ -35,9 +37,9 @@ pub use witness::Witness;
 const FRESH: Duration = Duration::from_secs(1);
 /// No more steps are counted for the picture, the newest.
 const STEPS_MAX: usize = 200_000;
-/// The page may load what this address serves, and nothing else; no script or style stands in it.
+/// The page may load what this address serves and post to it, and nothing else; no script or style stands in it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-                      frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+                      frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 
 static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
@@ -77,6 +79,8 @@ pub struct Page {
 struct Last {
     at: Option<Timestamp>,
     glance: Glance,
+    /// What was given up, the newest first.
+    dead: Vec<Delivery>,
     /// Why it could not be read since.
     unread: Option<String>,
 }
@@ -112,6 +116,21 @@ impl Page {
         self.render().await.html
     }
 
+    /// The next who asks is shown what stands then: something was done meanwhile.
+    pub(super) async fn renew(&self) {
+        self.last.lock().await.at = None;
+    }
+
+    async fn read(&self, look: Look) -> Result<(Glance, Vec<Delivery>), store::Error> {
+        let glance = self.store.glance(look).await?;
+        if glance.queues.iter().all(|queue| queue.outbox.dead == 0) {
+            return Ok((glance, Vec::new()));
+        }
+        let given_up = Filter { state: Some(DeliveryState::Dead), limit: look.rows_max, ..Filter::default() };
+        let dead = self.store.deliveries(given_up).await?.items;
+        Ok((glance, dead))
+    }
+
     async fn render(&self) -> Rendered {
         let now = (self.now)();
         let mut last = self.last.lock().await;
@@ -119,14 +138,15 @@ impl Page {
         if last.at.is_none_or(|at| at > now || now.since(at) >= FRESH) {
             let since = now.minus(Duration::from_secs(timeline::SPAN_MAX + 3_600));
             let look = Look { now, since, steps_max: STEPS_MAX, rows_max: ROWS_MAX + 1 };
-            match self.store.glance(look).await {
-                Ok(glance) => *last = Last { at: Some(now), glance, unread: None },
+            match self.read(look).await {
+                Ok((glance, dead)) => *last = Last { at: Some(now), glance, dead, unread: None },
                 Err(error) => last.unread = Some(error.to_string()),
             }
         }
         let view = View::of(Reading {
             setup: &self.setup,
             glance: &last.glance,
+            dead: &last.dead,
             witnessed: &self.witness.witnessed(),
             steady: self.pulse.is_steady(),
             unread: last.unread.as_deref(),
@@ -169,6 +189,8 @@ async fn show(State(page): State<Arc<Page>>, headers: HeaderMap) -> Response {
     let head = [
         (header::ETAG, tag.as_str()),
         (header::CONTENT_SECURITY_POLICY, POLICY),
+        // With none at all, the post of a form says that it comes from nowhere.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
     ];
     if known { (StatusCode::NOT_MODIFIED, head).into_response() } else { (head, html).into_response() }

@@ -1,14 +1,18 @@
-// Asks for the page again and changes in place what changed, so that focus, scroll and what is open stay as they are.
+// Asks for the page again and changes in place what changed, so that focus, scroll and what is open stay as they are; and
+// sends what its buttons send without leaving it.
 "use strict";
 
 const EVERY = 2000; // milliseconds between two looks
+const SAID = 15000; // so long stands what came of a button
 const PATIENCE = 10000; // an answer takes no longer, or the connection is lost
 
 const link = document.getElementById("link");
 const pause = document.getElementById("pause");
+const done = document.getElementById("done");
 let tag = null;
 let timer = null;
 let lostAt = null;
+let saying = null;
 
 const isPaused = () => pause.getAttribute("aria-pressed") === "true";
 const clock = (time) => time.toISOString().slice(11, 19);
@@ -68,7 +72,11 @@ async function look() {
   const answer = await fetch(`${location.origin}/`, { headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
   if (answer.status === 200) {
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const focused = document.activeElement;
+    const section = focused.closest("section");
     morph(document.getElementById("main"), fresh.getElementById("main"));
+    // The row of a button that was pressed may be gone: who goes by the keyboard stays where it was.
+    if (!focused.isConnected) section?.querySelector("h2[tabindex]")?.focus();
     document.title = fresh.title;
     tag = answer.headers.get("etag");
   } else if (answer.status !== 304) {
@@ -92,6 +100,39 @@ async function turn() {
 function schedule() {
   if (timer === null && !isPaused() && !document.hidden) timer = setTimeout(turn, EVERY);
 }
+
+// What came of a button, for a while, read out.
+function tell(text, state) {
+  clearTimeout(saying);
+  done.textContent = text;
+  done.className = state;
+  saying = setTimeout(() => { done.textContent = ""; }, SAID);
+}
+
+async function send(form) {
+  const [button] = form.elements;
+  if (button.getAttribute("aria-disabled") === "true") return;
+  // Until the next look makes it what the page says. It keeps the focus, which one that is disabled would not.
+  button.setAttribute("aria-disabled", "true");
+  try {
+    const answer = await fetch(form.action, { method: "POST", headers: { accept: "application/json" }, cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? `HTTP ${answer.status}`);
+    tell(button.ariaLabel.replace("Send again", "It is sent again now"), "good");
+    tag = null;
+    if (!isPaused()) {
+      clearTimeout(timer);
+      turn();
+    }
+  } catch (error) {
+    tell(`It could not be sent again: ${error.message}`, "bad");
+    button.removeAttribute("aria-disabled");
+  }
+}
+
+document.addEventListener("submit", (event) => {
+  event.preventDefault();
+  send(event.target);
+});
 
 pause.addEventListener("click", () => {
   const paused = !isPaused();

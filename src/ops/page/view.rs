@@ -18,6 +18,7 @@ use crate::model::name::{ReceiverName, SourceName};
 use crate::model::snapshot::Known;
 use crate::model::text::line;
 use crate::model::time::{Timestamp, span};
+use crate::store::Delivery;
 use crate::store::glance::{Failure, Glance, Heard, Queue};
 use crate::store::view::SourceView;
 
@@ -48,6 +49,7 @@ pub(super) struct View {
     pub(super) running: Rows<RunningRow>,
     pub(super) failures: Rows<FailureRow>,
     pub(super) receivers: Rows<ReceiverRow>,
+    pub(super) undelivered: Rows<UndeliveredRow>,
     pub(super) silences: Rows<SilenceRow>,
     pub(super) waiting: Rows<WaitingRow>,
     pub(super) agent: AgentRow,
@@ -179,6 +181,21 @@ pub(super) struct ReceiverRow {
     pub(super) dead: usize,
 }
 
+/// A delivery that somebody may want to be sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct UndeliveredRow {
+    pub(super) id: String,
+    pub(super) title: String,
+    pub(super) receiver: String,
+    pub(super) level: Level,
+    pub(super) state: &'static str,
+    pub(super) at: Moment,
+    pub(super) attempts: u32,
+    pub(super) why: String,
+    /// Somebody is there who would send it.
+    pub(super) again: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct SilenceRow {
     pub(super) id: String,
@@ -219,6 +236,8 @@ pub(super) struct Refused {
 pub(super) struct Reading<'a> {
     pub(super) setup: &'a Setup,
     pub(super) glance: &'a Glance,
+    /// What was given up, the newest first.
+    pub(super) dead: &'a [Delivery],
     pub(super) witnessed: &'a Witnessed,
     /// Every loop turns.
     pub(super) steady: bool,
@@ -229,7 +248,7 @@ pub(super) struct Reading<'a> {
 
 impl View {
     pub(super) fn of(reading: Reading<'_>) -> Self {
-        let Reading { setup, glance, witnessed, steady, unread, now } = reading;
+        let Reading { setup, glance, dead, witnessed, steady, unread, now } = reading;
         let sources = sources(setup, glance, witnessed, now);
         let receivers = receivers(setup, glance, witnessed, now);
         let mut present: BTreeMap<String, usize> = BTreeMap::new();
@@ -269,6 +288,7 @@ impl View {
                 uncounted: false,
             },
             failures: Rows::read(&glance.failures, |failure| failure_row(failure, now)),
+            undelivered: undelivered(setup, glance, dead, now),
             receivers: Rows::counted(receivers, NAMED_MAX),
             silences: Rows::counted(
                 glance.silences.iter().map(|silence| silence_row(silence, now)).collect(),
@@ -526,6 +546,40 @@ fn receiver_row(
     }
 }
 
+/// The first of each receiver that is stuck, then what was given up.
+fn undelivered(setup: &Setup, glance: &Glance, dead: &[Delivery], now: Timestamp) -> Rows<UndeliveredRow> {
+    let told = |name: &ReceiverName| !FollowUp::is_receiver(name);
+    let queues = || glance.queues.iter().filter(|queue| told(&queue.outbox.receiver));
+    let stuck = queues().filter_map(|queue| Some((&queue.outbox.receiver, queue.stuck.as_ref()?)));
+    let stuck = stuck.map(|(receiver, stuck)| UndeliveredRow {
+        id: stuck.id.as_str().to_owned(),
+        title: line(&stuck.title, REASON_MAX),
+        receiver: line(receiver.as_str(), NAME_MAX),
+        level: Level::Bad,
+        state: "not delivered yet",
+        at: Moment::new(stuck.since, now),
+        attempts: stuck.attempts,
+        why: line(&stuck.note, REASON_MAX),
+        again: setup.receivers.contains(receiver),
+    });
+    let mut rows: Vec<UndeliveredRow> = stuck.collect();
+    let total = rows.len() + queues().map(|queue| many(queue.outbox.dead)).sum::<usize>();
+    rows.truncate(NAMED_MAX);
+    let dead = dead.iter().filter(|delivery| told(&delivery.receiver)).take(ROWS_MAX);
+    rows.extend(dead.map(|delivery| UndeliveredRow {
+        id: delivery.id.as_str().to_owned(),
+        title: line(&delivery.title, REASON_MAX),
+        receiver: line(delivery.receiver.as_str(), NAME_MAX),
+        level: Level::Warn,
+        state: "given up",
+        at: Moment::new(delivery.ended_at.unwrap_or(delivery.created_at), now),
+        attempts: delivery.attempts,
+        why: line(&delivery.note, REASON_MAX),
+        again: setup.receivers.contains(&delivery.receiver),
+    }));
+    Rows { more: total.saturating_sub(rows.len()), rows, total, uncounted: false }
+}
+
 fn silence_row(silence: &Silence, now: Timestamp) -> SilenceRow {
     SilenceRow {
         id: silence.id.clone(),
@@ -587,7 +641,7 @@ fn verdict(sources: &[SourceRow], receivers: &[ReceiverRow], waiting: &Rows<Wait
     }
     let dead: usize = receivers.iter().map(|receiver| receiver.dead).sum();
     if dead > 0 {
-        say(Level::Warn, format!("{} given up", deliveries(dead)), "receivers");
+        say(Level::Warn, format!("{} given up", deliveries(dead)), "undelivered");
     }
     if agent.refused.is_some() {
         say(Level::Warn, "the rules on disk cannot be used; older ones are in force".to_owned(), "agent");
@@ -647,15 +701,16 @@ fn figures(
 #[cfg(test)]
 mod tests {
     use super::{Level, Moment, ROWS_MAX, Reading, Timestamp, View, number};
+    use crate::model::delivery::DeliveryState;
     use crate::model::job::{Job, Status};
     use crate::model::memory::Sight;
     use crate::model::name::SourceName;
     use crate::model::snapshot::Known;
     use crate::ops::page::Setup;
     use crate::ops::page::witness::{Fault, Witnessed};
-    use crate::store::Trouble;
     use crate::store::glance::{Glance, Queue, Stuck};
     use crate::store::view::{OutboxView, SourceView};
+    use crate::store::{Delivery, Trouble};
 
     const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
@@ -683,7 +738,7 @@ mod tests {
     }
 
     fn view(setup: &Setup, glance: &Glance, witnessed: &Witnessed) -> View {
-        View::of(Reading { setup, glance, witnessed, steady: true, unread: None, now: NOW })
+        View::of(Reading { setup, glance, dead: &[], witnessed, steady: true, unread: None, now: NOW })
     }
 
     #[test]
@@ -709,7 +764,9 @@ mod tests {
             dead: 1,
             trouble: Trouble::default(),
         };
-        let stuck = Stuck { attempts: 3, since: ago(590), note: "HTTP 503\r\nno".into(), due_at: ago(-30) };
+        let note = "HTTP 503\r\nno".to_owned();
+        let (id, title) = ("msg_a".into(), "prod-a failed".to_owned());
+        let stuck = Stuck { id, title, attempts: 3, since: ago(590), note, due_at: ago(-30) };
         let glance = Glance {
             sources: vec![seen("a", Sight::default()), seen("b", blind)],
             queues: vec![Queue { outbox, trouble_since: None, stuck: Some(stuck) }],
@@ -736,6 +793,63 @@ mod tests {
         assert_eq!(view.sources.rows[0].why.as_deref(), Some("HTTP 401"));
         let stuck = &view.receivers.rows[0];
         assert_eq!((stuck.name.as_str(), stuck.why.as_str(), stuck.pending), ("stuck", "HTTP 503  no", 12));
+    }
+
+    #[test]
+    fn what_is_stuck_or_was_given_up_can_be_sent_again_where_somebody_is_there_to_send_it() {
+        let queue = |name: &str, dead, stuck| {
+            let trouble = Trouble::default();
+            let outbox = OutboxView { receiver: name.into(), pending: 1, oldest_at: None, held: 0, dead, trouble };
+            Queue { outbox, trouble_since: None, stuck }
+        };
+        let stuck = |id: &str| Stuck {
+            id: id.into(),
+            title: format!("title\u{202e} of {id}"),
+            attempts: 3,
+            since: ago(60),
+            note: "HTTP 503".into(),
+            due_at: NOW,
+        };
+        let queues = vec![
+            queue("follow_up/remove", 7, Some(stuck("fup_a"))),
+            queue("oncall", 20, Some(stuck("msg_a"))),
+            queue("removed", 0, Some(stuck("msg_b"))),
+        ];
+        let glance = Glance { queues, ..Glance::default() };
+        let dead = |id: &str, receiver: &str| Delivery {
+            id: id.into(),
+            receiver: receiver.into(),
+            source: "prod".into(),
+            subject: "a".into(),
+            event: "io.jobwatch.job.failed".into(),
+            title: "given up".into(),
+            state: DeliveryState::Dead,
+            created_at: ago(900),
+            due_at: ago(100),
+            parked: false,
+            attempts: 9,
+            note: "HTTP 403".into(),
+            ended_at: Some(ago(90)),
+        };
+        let dead = [dead("fup_b", "follow_up/remove"), dead("msg_c", "oncall")];
+        let (setup, witnessed) = (setup(&[], &["oncall"]), Witnessed::default());
+        let reading = Reading {
+            setup: &setup,
+            glance: &glance,
+            dead: &dead,
+            witnessed: &witnessed,
+            steady: true,
+            unread: None,
+            now: NOW,
+        };
+        let View { undelivered, .. } = View::of(reading);
+        let rows: Vec<_> = undelivered.rows.iter().map(|row| (row.id.as_str(), row.state, row.again)).collect();
+        assert_eq!(
+            rows,
+            [("msg_a", "not delivered yet", true), ("msg_b", "not delivered yet", false), ("msg_c", "given up", true)]
+        );
+        assert_eq!((undelivered.total, undelivered.more), (22, 19), "a follow-up is never done again");
+        assert_eq!(undelivered.rows[0].title, "title of msg_a");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{finding, follow_up, instant, known, past, time, view};
 use crate::model::alert::FateOutcome;
-use crate::model::name::{ReceiverName, SourceName};
+use crate::model::name::{DeliveryId, ReceiverName, SourceName};
 use crate::model::snapshot::Known;
 use crate::model::time::Timestamp;
 use crate::model::transition::State;
@@ -27,7 +27,7 @@ const HEARD: &str = "SELECT f.receiver, f.outcome, f.why, d.state, d.ended_at, d
          FROM fate AS f LEFT JOIN delivery AS d ON d.id = f.delivery
          WHERE f.transition = ?1 ORDER BY f.receiver, f.outcome <> 'told' LIMIT ?2";
 const STUCK: &str =
-    "SELECT d.attempts, d.note, d.due_at, coalesce((SELECT min(at) FROM attempt WHERE delivery = d.n), d.created_at) AS since
+    "SELECT d.id, d.title, d.attempts, d.note, d.due_at, coalesce((SELECT min(at) FROM attempt WHERE delivery = d.n), d.created_at) AS since
              FROM delivery AS d WHERE d.receiver = ?1 AND d.state = 'pending' AND d.attempts > 0 ORDER BY d.n LIMIT 1";
 
 pub(super) fn glance(connection: &Connection, look: Look) -> rusqlite::Result<Glance> {
@@ -129,6 +129,8 @@ fn stuck(connection: &Connection, receiver: &str) -> rusqlite::Result<Option<Stu
         .prepare_cached(STUCK)?
         .query_row([receiver], |row| {
             Ok(Stuck {
+                id: DeliveryId::from(row.get::<_, String>("id")?),
+                title: row.get("title")?,
                 attempts: row.get("attempts")?,
                 since: instant(row, "since")?,
                 note: row.get("note")?,
