@@ -258,7 +258,7 @@ impl Api {
     /// one the call needs.
     pub async fn fault(&self, answer: &Answer, permission: &str) -> Fault {
         let error = ApiError::read(answer);
-        let mut fault = error.fault(answer);
+        let mut fault = error.fault(answer, self.credential.advice());
         fault.text = self.redact(&fault.text);
         if answer.status == 401 && self.credential.signs() {
             let label = self.credential.label();

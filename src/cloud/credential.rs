@@ -113,6 +113,23 @@ impl Credential {
         &self.label
     }
 
+    /// What to look at when the cloud does not accept it.
+    pub(super) fn advice(&self) -> &'static str {
+        match &self.origin {
+            Origin::Token(_) => "a token lasts 24 hours and is valid in one project of one region",
+            Origin::Key { security_token: None, .. } => {
+                "its id and its secret belong together, and the console shows whether it is enabled"
+            }
+            Origin::Key { security_token: Some(_), .. } => {
+                "a temporary key ends with its security token: all three are renewed together"
+            }
+            Origin::Password(_) => {
+                "IAM gave this token for the password, and it is valid in one project of one region: check `region` and `project_id`"
+            }
+            Origin::Metadata(_) => "the machine's own key is renewed by itself: look whether its agency still stands",
+        }
+    }
+
     /// Whether requests are signed with an access key; else they carry a token.
     pub fn signs(&self) -> bool {
         matches!(self.origin, Origin::Key { .. } | Origin::Metadata(_))

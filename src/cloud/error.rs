@@ -85,12 +85,15 @@ impl ApiError {
         line
     }
 
-    /// What the error means and what helps.
-    pub fn fault(&self, answer: &Answer) -> Fault {
+    /// What the error means and what helps; `advice` is for who presented the credential, should it be that.
+    pub fn fault(&self, answer: &Answer, advice: &str) -> Fault {
         let (kind, hint) = self.sort(answer.status);
         let mut text = self.line(answer);
         if !hint.is_empty() {
             text += &format!("; {hint}");
+        }
+        if hint == REFUSED {
+            text += &format!(": {advice}");
         }
         let retry_after = if kind == FaultKind::Throttled { self.asked(answer) } else { header_wait(answer) };
         Fault { kind, text, retry_after }
@@ -105,10 +108,7 @@ impl ApiError {
             return (*kind, *hint);
         }
         match status {
-            401 => (
-                FaultKind::Unauthorized,
-                "the credential was not accepted: a token lasts 24 hours and is valid in one project of one region",
-            ),
+            401 => (FaultKind::Unauthorized, REFUSED),
             403 => (FaultKind::Unauthorized, ""),
             429 => (FaultKind::Throttled, ""),
             300..=399 => (FaultKind::Misdirected, "redirects are not followed: check `endpoint`"),
@@ -171,6 +171,8 @@ fn header_wait(answer: &Answer) -> Option<Duration> {
     answer.header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs)
 }
 
+/// What helps depends on the credential.
+const REFUSED: &str = "the credential was not accepted";
 const SLOW: &str = "the service took more than the 30 s its gateway waits; smaller pages are asked for";
 
 /// The gateway's codes (its guide's table): number, status (0: any), what they mean for the caller, and what helps.
@@ -192,12 +194,7 @@ const CODES: &[(&str, u16, FaultKind, &str)] = {
         ("0201", 502, Unavailable, ""),
         ("0201", 504, Unavailable, SLOW),
         ("0203", 0, Unavailable, SLOW),
-        (
-            "0301",
-            0,
-            Unauthorized,
-            "the credential was not accepted: a token lasts 24 hours and is valid in one project of one region",
-        ),
+        ("0301", 0, Unauthorized, REFUSED),
         ("0302", 0, Unauthorized, "the user may not call this API"),
         ("0303", 0, Unauthorized, "the application's credential was not accepted"),
         ("0304", 0, Unauthorized, "the application may not call this API"),

@@ -61,6 +61,7 @@ async fn a_wrong_secret_is_tried_once_by_all_sources_together_and_then_rests() {
     assert!(line.contains("rests for another") || line.contains("is left alone for 6 min"), "{line}");
     let log = service.log();
     assert!(log.contains("verify aksk signature fail") && log.contains("SIMU…"), "{log}");
+    assert!(log.contains("its id and its secret belong together") && !log.contains("a token lasts"), "{log}");
     assert!(!log.contains("wrong-secret") && !log.contains("canonicalRequest"), "{log}");
     assert_eq!(world.swr.accounts().refused, 1, "five more would have locked the key for everybody");
 }
