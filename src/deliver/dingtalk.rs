@@ -98,8 +98,8 @@ impl Medium for DingTalk {
 }
 
 fn message(parts: &Parts) -> Value {
-    let Parts { state, title, reason, body, runbook, .. } = parts;
-    let mut text = format!("### {}: {}\n\n", escaped(state), escaped(title));
+    let Parts { reason, body, runbook, .. } = parts;
+    let mut text = format!("### {}\n\n", escaped(&parts.head()));
     if !reason.is_empty() {
         text += &format!("> {}\n\n", escaped(reason));
     }
@@ -113,7 +113,7 @@ fn message(parts: &Parts) -> Value {
         text += &format!("\n[Runbook]({})\n", linked(link));
     }
     text += &format!("\n{KEYWORD}\n");
-    json!({ "msgtype": "markdown", "markdown": { "title": format!("{state}: {title}"), "text": text }, "at": { "isAtAll": false } })
+    json!({ "msgtype": "markdown", "markdown": { "title": parts.head(), "text": text }, "at": { "isAtAll": false } })
 }
 
 /// Marks of Markdown are written so that they are read as they stand; an `@` calls nobody.

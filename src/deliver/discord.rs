@@ -94,8 +94,8 @@ impl Medium for Discord {
 }
 
 fn message(parts: &Parts, time: &str) -> Value {
-    let Parts { state, title, reason, body, runbook, .. } = parts;
-    let title = escaped(&format!("{state}: {title}"), TITLE_MAX);
+    let Parts { reason, body, runbook, .. } = parts;
+    let title = escaped(&parts.head(), TITLE_MAX);
     let mut description = escaped(reason, REASON_MAX);
     if !body.is_empty() {
         if !description.is_empty() {

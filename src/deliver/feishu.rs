@@ -100,7 +100,7 @@ impl Medium for Feishu {
 }
 
 fn message(parts: &Parts) -> Value {
-    let Parts { state, title, reason, body, runbook, .. } = parts;
+    let Parts { reason, body, runbook, .. } = parts;
     let plain =
         |text: &str| json!({ "tag": "plain_text", "content": fitted(text, TEXT_MAX, Unit::Json, str::to_owned) });
     let texts = [reason, body].into_iter().filter(|text| !text.is_empty());
@@ -119,7 +119,7 @@ fn message(parts: &Parts) -> Value {
         "msg_type": "interactive",
         "card": {
             "config": { "wide_screen_mode": true },
-            "header": { "title": plain(&format!("{state}: {title}")), "template": colour(parts.tone) },
+            "header": { "title": plain(&parts.head()), "template": colour(parts.tone) },
             "elements": elements,
         },
     })

@@ -82,11 +82,24 @@ impl Parts {
         self.facts.iter().filter(move |(name, _)| !own(name)).map(|(name, value)| (*name, value.as_str()))
     }
 
+    /// State and title in one line.
+    pub(super) fn head(&self) -> String {
+        format!("{}: {}", self.state, self.behind_state())
+    }
+
+    /// The title where the state stands before it: the title of an end begins with the same word.
+    pub(super) fn behind_state(&self) -> &str {
+        let (state, _) = self.title.split_at_checked(self.state.len()).unwrap_or_default();
+        let again = !state.is_empty() && state.eq_ignore_ascii_case(&self.state);
+        let rest = self.title.get(self.state.len()..).and_then(|rest| rest.strip_prefix(": "));
+        rest.filter(|_| again).unwrap_or(&self.title)
+    }
+
     /// As plain text. The first line is what a notification on a phone shows.
     pub(super) fn text(&self) -> String {
-        let Self { state, title, body, facts, .. } = self;
+        let Self { body, facts, .. } = self;
         let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        let mut text = format!("{state}: {title}\n\n{body}\n\n");
+        let mut text = format!("{}\n\n{body}\n\n", self.head());
         for (name, value) in facts {
             text += &format!("{name:<width$}  {value}\n");
         }

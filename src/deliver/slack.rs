@@ -102,7 +102,7 @@ impl Medium for Slack {
 }
 
 fn message(parts: &Parts) -> Value {
-    let Parts { state, title, reason, body, runbook, .. } = parts;
+    let Parts { title, reason, body, runbook, .. } = parts;
     let mrkdwn = |text: &str, max: usize| marked(&escaped(text, max));
     let mut blocks = vec![json!({
         "type": "header", "text": { "type": "plain_text", "emoji": false, "text": shorten(title, HEADER_MAX - 1) },
@@ -122,7 +122,7 @@ fn message(parts: &Parts) -> Value {
         let button = json!({ "type": "button", "text": { "type": "plain_text", "text": "Runbook" }, "url": link });
         blocks.push(json!({ "type": "actions", "elements": [button] }));
     }
-    let fallback = escaped(&format!("{state}: {title}"), TEXT_MAX);
+    let fallback = escaped(&parts.head(), TEXT_MAX);
     // The bar's colour is an attachment's; blocks inside it look the same.
     json!({ "text": fallback, "unfurl_links": false, "attachments": [{ "color": colour(parts.tone), "blocks": blocks }] })
 }

@@ -100,7 +100,7 @@ impl Service for Smn {
 
     fn word(&self, owed: &Owed) -> Vec<u8> {
         let parts = Parts::of(owed);
-        let subject = format!("{}: {}", parts.state, parts.title);
+        let subject = parts.head();
         let message = parts.within(MESSAGE_MAX, |parts| parts.text().into_bytes());
         let message = String::from_utf8_lossy(&message).into_owned();
         json!({ "subject": cut(&subject, SUBJECT_MAX), "message": message }).to_string().into_bytes()

@@ -73,9 +73,9 @@ impl Medium for Teams {
 }
 
 fn message(parts: &Parts) -> Value {
-    let Parts { state, title, reason, body, runbook, .. } = parts;
+    let Parts { reason, body, runbook, .. } = parts;
     let text = |text: &str| json!({ "type": "TextBlock", "text": escaped(text), "wrap": true });
-    let mut head = text(&format!("{state}: {title}"));
+    let mut head = text(&parts.head());
     head["weight"] = "Bolder".into();
     head["size"] = "Medium".into();
     head["style"] = "heading".into();

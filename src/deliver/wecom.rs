@@ -79,9 +79,9 @@ impl Medium for WeCom {
 }
 
 fn content(parts: &Parts) -> String {
-    let Parts { state, title, reason, body, runbook, .. } = parts;
+    let Parts { state, reason, body, runbook, .. } = parts;
     let colour = colour(parts.tone);
-    let (state, title) = (escaped(state, TITLE_MAX), escaped(title, TITLE_MAX));
+    let (state, title) = (escaped(state, TITLE_MAX), escaped(parts.behind_state(), TITLE_MAX));
     let mut text = format!("### <font color=\"{colour}\">{state}</font> {title}\n");
     if !reason.is_empty() {
         text += &format!("**{}**\n", escaped(reason, REASON_MAX));

@@ -331,6 +331,18 @@ async fn posted(kind: &str, owed: &Owed) -> far_end::Request {
 }
 
 #[tokio::test]
+async fn nobody_reads_twice_in_a_row_that_something_is_resolved() {
+    let (_, end) = said::ended();
+    assert_eq!(end.notification.title, "resolved: prod-payments: Instance creation failed");
+    for row in ROWS {
+        let body = posted_by(row, &end, NOW).await.body.to_lowercase();
+        let words: Vec<&str> = body.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        let twice = words.windows(2).any(|pair| pair == ["resolved", "resolved"]);
+        assert!(body.contains("resolve") && !twice, "{}: {body}", row.kind);
+    }
+}
+
+#[tokio::test]
 async fn pagerduty_is_told_the_end_of_an_alert_under_the_id_of_its_beginning() {
     let (begun, ended) = said::ended();
     let body = async |owed| serde_json::from_str::<serde_json::Value>(&posted("pagerduty", owed).await.body).unwrap();

@@ -153,7 +153,7 @@ fn html(notification: &Notification, parts: &Parts) -> String {
     let page = PAGE.get_template("message.html").and_then(|page| {
         page.render(context! {
             state => parts.state.as_str(), colour => colour, severity => notification.severity.as_str(),
-            title => parts.title.as_str(), body => parts.body.lines().map(ToOwned::to_owned).collect::<Vec<_>>(), reason => reason, facts => minijinja::Value::from_iter(rows),
+            title => parts.behind_state(), body => parts.body.lines().map(ToOwned::to_owned).collect::<Vec<_>>(), reason => reason, facts => minijinja::Value::from_iter(rows),
         })
     });
     page.expect("the template uses only what it is given, and a test renders it")
