@@ -71,6 +71,33 @@ async fn who_asks_why_nobody_was_told_hears_it_clause_by_clause_with_the_cooldow
 }
 
 #[tokio::test]
+async fn a_burst_that_is_not_full_and_a_reason_that_is_known_are_no_rules_that_fire() {
+    let world = World::new().await;
+    let burst = "schema = 1\n[[rule]]\nid = \"burst\"\nwhen = { to = \"Failed\", count = 3, within = \"1h\", per = [\"source\"] }\nnotify = [\"oncall\"]\n\
+                 [[rule]]\nid = \"new\"\nwhen = { to = \"Failed\", new = \"reason_class\", memory = \"30d\" }\nnotify = [\"oncall\"]\n";
+    world.write("rules/failed.toml", burst);
+    world.swr.set_jobs(["a", "b"].map(|id| job(id, "Running", 1)).into());
+    let mut service = world.watched().await;
+    world.swr.set_jobs(vec![failed("a", 2, "no quota"), job("b", "Running", 1)]);
+    service.logged("delivered").await;
+    world.swr.set_jobs(vec![failed("a", 2, "no quota"), failed("b", 3, "no quota")]);
+    service.logged_times("Failed", 2).await;
+    service.stop().await;
+    let (out, _) = said(&world.jobwatch(&["rules", "explain", "instance-b"]).await);
+    for words in [
+        "– burst matches, and does not fire",
+        "counted: 2 of 3 within 1 h",
+        "– new matches, and does not fire",
+        "known already",
+    ] {
+        assert!(out.contains(words), "{words:?} is not in\n{out}");
+    }
+    assert!(!out.contains('✓'), "{out}");
+    let (out, _) = said(&world.jobwatch(&["rules", "explain", "instance-a"]).await);
+    assert!(out.contains("✓ new fires") && out.contains("– burst matches"), "{out}");
+}
+
+#[tokio::test]
 async fn who_asks_about_what_was_never_there_hears_what_is_seen() {
     let world = told().await;
     let output = world.jobwatch(&["rules", "explain", "instance-x"]).await;

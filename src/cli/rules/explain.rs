@@ -259,6 +259,7 @@ fn one(out: &mut impl Write, verdict: &Verdict<'_>, whole: bool) -> std::io::Res
     };
     match lines.first().filter(|line| line.holds != Holds::Yes && !whole && told.is_empty()) {
         Some(when) => return writeln!(out, "  {dim}✗ {rule} looks at: {}{plain}", when.wants),
+        None if *fires && waits(told) => writeln!(out, "  {yellow}–{plain} {rule} matches, and does not fire")?,
         None if *fires => writeln!(out, "  {green}✓{plain} {rule} fires")?,
         None => writeln!(out, "  {red}✗{plain} {rule} does not fire")?,
     }
@@ -280,6 +281,12 @@ fn one(out: &mut impl Write, verdict: &Verdict<'_>, whole: bool) -> std::io::Res
         writeln!(out, "      {yellow}nothing came of it then: this rule was not in force, or tells nobody{plain}")?;
     }
     fates(out, told)
+}
+
+/// A burst that is not full, or a reason that is known: the rule holds, and nothing is found.
+fn waits(told: &[Told]) -> bool {
+    let nothing = |told: &Told| matches!(told.fate.outcome, FateOutcome::Counted | FateOutcome::Known);
+    !told.is_empty() && told.iter().all(nothing)
 }
 
 fn fates(out: &mut impl Write, told: &[Told]) -> std::io::Result<()> {

@@ -134,6 +134,7 @@ impl<'a> Decision<'a> {
             }
             let why = match hits.len() {
                 1 => String::new(),
+                2 => "in one message with another rule".to_owned(),
                 _ => format!("in one message with {} other rules", hits.len() - 1),
             };
             self.fate(hit.rule, step, Some(receiver), FateOutcome::Told, Some(id.clone()), why);
