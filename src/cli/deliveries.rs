@@ -329,6 +329,10 @@ async fn next(store: &dyn Store, delivery: &Delivery, last: Option<&AttemptRow>)
         DeliveryState::Pending if delivery.parked => Some(
             "when what was decided before about the same job has ended: messages about one job keep their order".into(),
         ),
+        // Also after `retry`, whatever was answered before.
+        DeliveryState::Pending if last.is_some() && delivery.due_at <= Clock::system().now() => {
+            Some(format!("as soon as an agent runs that has its turn: it is due since {}", delivery.due_at))
+        }
         DeliveryState::Pending => {
             let why = match last.map(|attempt| attempt.outcome.as_str()) {
                 None => "its first attempt",

@@ -35,7 +35,9 @@ impl Doctor {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let Some((config, rules)) = global.load(Purpose::Run)? else { return Ok(Exit::Config) };
         let mut chart = Chart::new(self.format);
-        let text = format!("{}: {} rules", global.config_path().display(), rules.rules.len());
+        let count = rules.rules.len();
+        let rules = if count == 1 { "1 rule".to_owned() } else { format!("{count} rules") };
+        let text = format!("{}: {rules}", global.config_path().display());
         chart.note("", vec![Finding::new("configuration", Health::Good, text)])?;
         chart.note("", machine::state(&config.state))?;
         chart.note("", room(&config).into_iter().collect())?;

@@ -17,7 +17,7 @@ async fn all_is_well_and_said_line_by_line() {
     let (out, code) = doctor(&world).await;
     assert_eq!(code, Some(0), "{out}");
     for line in [
-        "ok    configuration: ",
+        "jobwatch.toml: 1 rule\n",
         "ok    state: ",
         "ok    disk: ",
         "ok    lock: no agent runs on this state",

@@ -253,6 +253,24 @@ async fn a_delivery_is_shown_and_sent_again_over_http_and_only_by_who_may() {
 }
 
 #[tokio::test]
+async fn what_was_refused_and_is_sent_again_by_hand_is_due_and_not_tried_slowly() {
+    let world = World::new().await;
+    world.inbox.answer_with(403, &[]);
+    let mut service = world.watched().await;
+    world.swr.set_jobs(vec![failed("a", 2, "no quota")]);
+    service.logged("refused: somebody must mend").await;
+    service.stop().await;
+    let delivery = json(&world, &["deliveries", "--receiver", "oncall"]).await.remove(0);
+    let id = delivery["id"].as_str().unwrap();
+    let show = async || said(&world.jobwatch(&["deliveries", "show", id]).await).0;
+    let shown = show().await;
+    assert!(shown.contains("it was refused, which is tried again slowly"), "{shown}");
+    assert!(world.jobwatch(&["deliveries", "retry", id]).await.status.success());
+    let shown = show().await;
+    assert!(shown.contains("it is due since ") && !shown.contains("slowly"), "{shown}");
+}
+
+#[tokio::test]
 async fn with_a_token_nothing_that_is_known_is_shown_without_it() {
     let world = world_with("", "token = { file = \"admin-token\" }").await;
     world.write("admin-token", "canary-admin-token-4711\n");
