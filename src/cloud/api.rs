@@ -125,6 +125,22 @@ impl Api {
         Ok(())
     }
 
+    /// The certificate that the host showed, if it was asked for one; nothing but its name is asked for.
+    ///
+    /// # Errors
+    /// Nobody answers, or not in a way that can be trusted.
+    pub async fn certificate(&self, url: &Url) -> Result<Option<Vec<u8>>, Fault> {
+        self.client.reach(url).await.map_err(|error| unreached(&authority(url), &error))
+    }
+
+    /// Gets what requests are to carry, and carries it nowhere.
+    ///
+    /// # Errors
+    /// There is none: whoever is to give it does not.
+    pub async fn prove(&self) -> Result<(), Fault> {
+        self.credential.proof(&self.clock).await.map(drop)
+    }
+
     /// Makes the request. An answer that refuses it is an answer; [`Api::fault`] says what it means.
     ///
     /// # Errors

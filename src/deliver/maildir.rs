@@ -19,6 +19,7 @@ use super::{Carrier, Common, Kind, Receiver, Sent};
 use crate::document::Table;
 use crate::document::schema::{shaped, table};
 use crate::model::delivery::{Claimed, Outcome, Owed};
+use crate::model::examination::{Finding, Health};
 use crate::model::time::Timestamp;
 
 pub(super) const KIND: Kind = Kind {
@@ -114,6 +115,60 @@ impl Receiver for Maildir {
     fn target(&self) -> String {
         self.path.display().to_string()
     }
+
+    async fn examine(&self, _: Timestamp) -> Vec<Finding> {
+        let path = self.path.clone();
+        let looked = tokio::task::spawn_blocking(move || look(&path));
+        let finding = match tokio::time::timeout(self.timeout, looked).await {
+            Ok(Ok(finding)) => finding,
+            Ok(Err(error)) => Finding::new("directory", Health::Bad, error.to_string()),
+            Err(_) => Finding::new("directory", Health::Bad, "the disk does not answer in time"),
+        };
+        vec![finding]
+    }
+}
+
+/// Whether a message could be put there; nothing is left behind.
+fn look(path: &Path) -> Finding {
+    let (shown, found) = (path.display(), room(path));
+    let (health, text) = match found {
+        Ok(None) => (Health::Good, format!("{shown} is made with the first message")),
+        Ok(Some(count)) if count >= MESSAGES_MAX => (Health::Bad, overfull(path)),
+        Ok(Some(count)) => {
+            (Health::Good, format!("{shown} can be written; it holds {count} of {MESSAGES_MAX} messages"))
+        }
+        Err(error) => {
+            let mend = mend(&error).map(|mend| format!("; {mend}")).unwrap_or_default();
+            (Health::Bad, format!("{shown}: {error}{mend}"))
+        }
+    };
+    Finding::new("directory", health, text)
+}
+
+/// How many messages are there; `None` where there is no directory yet, and it can be made.
+fn room(path: &Path) -> Result<Option<usize>, Error> {
+    // A file without a name, which nobody sees and nothing is left of.
+    let written = |directory: &Path| tempfile::tempfile_in(directory).map(drop);
+    let Some(_) = fs::metadata(path).map(Some).or_else(absent)? else {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        return written(parent).map(|()| None);
+    };
+    let mut count = 0;
+    for name in ["", "tmp", "new", "cur"] {
+        let directory = path.join(name);
+        let Some(entries) = fs::read_dir(&directory).map(Some).or_else(absent)? else { continue };
+        written(&directory)?;
+        count += if matches!(name, "new" | "cur") { entries.take(MESSAGES_MAX).count() } else { 0 };
+    }
+    Ok(Some(count))
+}
+
+fn absent<T>(error: Error) -> Result<Option<T>, Error> {
+    if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) }
+}
+
+fn overfull(path: &Path) -> String {
+    format!("{} holds {MESSAGES_MAX} messages: remove some of them", path.display())
 }
 
 /// Puts a message into the directory.
@@ -141,8 +196,7 @@ fn deposit(path: &Path, name: &str, bytes: &[u8]) -> Result<Outcome, Error> {
         }
     }
     if count >= MESSAGES_MAX {
-        let why = format!("{} holds {MESSAGES_MAX} messages: remove some of them", path.display());
-        return Ok(Outcome::Refused { why });
+        return Ok(Outcome::Refused { why: overfull(path) });
     }
     let (draft, place) = (path.join("tmp").join(name), path.join("new").join(name));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
@@ -164,10 +218,14 @@ const MENDS: &[(ErrorKind, &str)] = &[
     ),
 ];
 
+fn mend(error: &Error) -> Option<&'static str> {
+    MENDS.iter().find(|(kind, _)| *kind == error.kind()).map(|(_, mend)| *mend)
+}
+
 fn sort(path: &Path, error: &Error) -> Outcome {
     let why = format!("{}: {error}", path.display());
-    match MENDS.iter().find(|(kind, _)| *kind == error.kind()) {
-        Some((_, mend)) => Outcome::Refused { why: format!("{why}; {mend}") },
+    match mend(error) {
+        Some(mend) => Outcome::Refused { why: format!("{why}; {mend}") },
         None => Outcome::Unreachable { why, retry_after: None },
     }
 }

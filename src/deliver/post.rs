@@ -267,16 +267,8 @@ impl Door {
     /// The host's name, its connection and its certificate.
     pub(super) async fn examine(&self, now: Timestamp, findings: &mut Vec<Finding>) {
         let Ok(url) = Url::parse(self.url.expose_secret().trim()) else { return };
-        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(443));
-        match self.client.proxy() {
-            // Whether it has an address here does not matter.
-            Some(proxy) => findings.push(Finding::new(
-                "proxy",
-                Health::Good,
-                format!("{host} is looked up and connected to by {proxy}"),
-            )),
-            None if !reach::dns(host, port, findings).await => return,
-            None => {}
+        if !reach::name(&url, self.client.proxy(), findings).await {
+            return;
         }
         match self.client.reach(&url).await {
             Ok(certificate) => {

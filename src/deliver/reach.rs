@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
-use crate::http::certificate;
+use crate::http::{Proxy, Url, certificate};
 use crate::model::examination::{Finding, Health};
 use crate::model::time::Timestamp;
 
 /// A certificate that ends so soon is to be renewed now.
 const CERTIFICATE_LEFT_MIN: Duration = Duration::from_secs(14 * 86_400);
+
+/// The host of a URL, or who looks it up in our place. `false` if nobody can be asked.
+pub(super) async fn name(url: &Url, proxy: Option<&Proxy>, findings: &mut Vec<Finding>) -> bool {
+    let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(443));
+    let Some(proxy) = proxy else { return dns(host, port, findings).await };
+    // Whether it has an address here does not matter.
+    findings.push(Finding::new("proxy", Health::Good, format!("{host} is looked up and connected to by {proxy}")));
+    true
+}
 
 /// The addresses of a host. `false` if there are none.
 pub(super) async fn dns(host: &str, port: u16, findings: &mut Vec<Finding>) -> bool {

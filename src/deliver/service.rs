@@ -12,12 +12,13 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::post::{RETRY_AFTER_MAX, retry_after};
-use super::{Common, Receiver, Sent};
+use super::{Common, Receiver, Sent, reach};
 use crate::cloud::credential::Surroundings;
 use crate::cloud::{Api, Call, Credential, Route, region};
 use crate::document::{Item, Level, Table, nearest};
 use crate::http::{Answer, Method, Url};
 use crate::model::delivery::{Claimed, Outcome, Owed};
+use crate::model::examination::{Finding, Health};
 use crate::model::listing::{Fault, FaultKind};
 use crate::model::time::Timestamp;
 
@@ -157,6 +158,43 @@ impl<S: Service> Receiver for Asked<S> {
     fn target(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();
         self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    /// As far as goes without a call that the service would act on.
+    async fn examine(&self, now: Timestamp) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if !reach::name(&self.url, self.api.proxy(), &mut findings).await {
+            return findings;
+        }
+        let mut origin = self.url.clone();
+        origin.set_path("/");
+        match self.api.certificate(&origin).await {
+            Ok(certificate) => {
+                findings.push(Finding::new("connection", Health::Good, format!("{} answers", self.target())));
+                findings.extend(reach::tls(certificate.as_deref(), now));
+            }
+            Err(fault) => {
+                let mend = "check `region`, `endpoint`, the network, its firewall, `proxy`, and `ca_file` for certificates of your own";
+                findings.push(Finding::new("connection", Health::Bad, format!("{fault}: {mend}")));
+                return findings;
+            }
+        }
+        // Its answer dates requests from now on.
+        if self.api.reach(&origin).await.is_ok() {
+            findings.push(match self.api.remark() {
+                None => Finding::new("clock", Health::Good, "agrees with the cloud's to the minute"),
+                Some(remark) => Finding::new("clock", Health::Doubtful, remark),
+            });
+        }
+        let label = self.api.credential().label();
+        findings.push(match self.api.prove().await {
+            Ok(()) => {
+                let text = format!("{label}; only a message tells whether it has the permission {}", S::PERMISSION);
+                Finding::new("credential", Health::Good, text)
+            }
+            Err(fault) => Finding::new("credential", Health::Bad, format!("{fault} ({label})")),
+        });
+        findings
     }
 }
 

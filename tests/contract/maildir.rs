@@ -6,6 +6,7 @@ use std::path::Path;
 
 use jobwatch::agent::ReceiverSetup;
 use jobwatch::model::delivery::Outcome;
+use jobwatch::model::examination::Health;
 
 use crate::kinds::Row;
 use crate::said::{self, NOW};
@@ -89,4 +90,30 @@ async fn a_directory_that_is_full_takes_no_more() {
     fs::write(path.join("new").join("0"), "").unwrap();
     let outcome = send(&path).await;
     assert!(matches!(&outcome, Outcome::Refused { why } if why.contains("holds 10000 messages")), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn doctor_says_whether_a_message_could_be_put_there_and_leaves_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("mail");
+    let look = async |path: &Path| {
+        let [finding] = &receiver(path).receiver.examine(NOW).await[..] else { panic!("one line") };
+        (finding.health, finding.text.clone())
+    };
+    let (health, text) = look(&path).await;
+    assert!(health == Health::Good && text.ends_with("is made with the first message"), "{text}");
+    assert!(!path.exists(), "and not before");
+    send(&path).await;
+    let (health, text) = look(&path).await;
+    assert!(health == Health::Good && text.contains("it holds 1 of 10000 messages"), "{text}");
+    assert_eq!((names(&path.join("new")).len(), names(&path.join("tmp")).len(), names(&path).len()), (1, 0, 3));
+    let (health, text) = look(&home.path().join("no/mail")).await;
+    assert!(health == Health::Bad && text.contains("make the directory that it is to be in"), "{text}");
+    let file = home.path().join("file");
+    fs::write(&file, "").unwrap();
+    let (health, text) = look(&file).await;
+    assert!(health == Health::Bad && text.contains("name a directory, or remove the file"), "{text}");
+    (0..10_000).for_each(|n| fs::hard_link(&file, path.join("cur").join(n.to_string())).unwrap());
+    let (health, text) = look(&path).await;
+    assert!(health == Health::Bad && text.contains("remove some of them"), "{text}");
 }

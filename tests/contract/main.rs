@@ -18,6 +18,7 @@ use jobwatch::agent::ReceiverSetup;
 use jobwatch::config::{self, Purpose};
 use jobwatch::deliver::KINDS;
 use jobwatch::model::delivery::{Claimed, Frozen, Outcome, Owed};
+use jobwatch::model::examination::Health;
 use jobwatch::model::job::Job;
 use jobwatch::model::notification::Topic;
 use jobwatch::model::time::Timestamp;
@@ -475,6 +476,28 @@ async fn a_service_is_asked_once_more_with_its_own_time_when_the_clock_is_wrong_
         assert_eq!((dates.len(), dates.last().unwrap().as_str()), (2, "20350115"));
         let Outcome::Refused { why } = outcome else { panic!("{outcome:?}") };
         assert!(why.contains("HTTP 401") && why.contains("set the clock (NTP)"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn doctor_reaches_a_service_and_asks_it_for_nothing() {
+    for row in services() {
+        let far_end = FarEnd::new(Says::answer(404, "")).await;
+        let findings = setup_at(row, &far_end.url()).receiver.examine(NOW).await;
+        let said: Vec<_> = findings.iter().map(|finding| (finding.what, finding.health)).collect();
+        let good = ["dns", "connection", "clock", "credential"].map(|what| (what, Health::Good));
+        assert_eq!(said, good, "{}: {findings:?}", row.kind);
+        assert!(findings[3].text.contains("only a message tells whether it has the permission"), "{findings:?}");
+        for request in far_end.requests() {
+            let line = request.head.lines().next().unwrap();
+            assert!(["HEAD / HTTP/1.1", "GET / HTTP/1.1"].contains(&line), "{}: {line}", row.kind);
+            assert!(!request.head.contains("AKEXAMPLE"), "{}", request.head);
+        }
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let findings = setup_at(row, &format!("http://{closed}")).receiver.examine(NOW).await;
+        let last = findings.last().unwrap();
+        assert_eq!((last.what, last.health), ("connection", Health::Bad), "{findings:?}");
+        assert!(last.text.contains("refused") && last.text.contains("check `region`, `endpoint`"), "{}", last.text);
     }
 }
 

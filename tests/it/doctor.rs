@@ -146,6 +146,35 @@ async fn each_receiver_s_host_is_reached_and_nobody_is_told_anything() {
 }
 
 #[tokio::test]
+async fn a_topic_in_the_cloud_and_a_maildir_are_looked_at_too() {
+    let world = World::new().await;
+    let config = std::fs::read_to_string(world.path("jobwatch.toml")).unwrap();
+    let topic = |password: &str| {
+        world.write("password", password);
+        let cloud = world.cloud;
+        format!(
+            "{config}\n[receiver.topic]\nkind = \"smn\"\ntopic_urn = \"urn:smn:ap-southeast-3:p1:jobs\"\nendpoint = \"http://{cloud}\"\n\
+             credentials = {{ kind = \"password\", user = \"watcher\", domain = \"example\", password = {{ file = \"password\" }}, iam_endpoint = \"http://{cloud}\" }}\n\
+             [receiver.trial]\nkind = \"maildir\"\npath = \"mail\"\n"
+        )
+    };
+    world.write("jobwatch.toml", &topic("simulated-password"));
+    let (out, code) = doctor(&world).await;
+    for line in [
+        "ok    receiver topic: connection: ",
+        "ok    receiver topic: credential: ",
+        "ok    receiver trial: directory: ",
+    ] {
+        assert!(out.contains(line), "{line:?} is missing:\n{out}");
+    }
+    assert_eq!(code, Some(0), "{out}");
+    world.write("jobwatch.toml", &topic("wrong-password"));
+    let (out, code) = doctor(&world).await;
+    assert!(out.contains("FAIL  receiver topic: credential: IAM gave no token: HTTP 401"), "{out}");
+    assert!(code == Some(3) && !out.contains("wrong-password"), "{out}");
+}
+
+#[tokio::test]
 async fn a_check_online_lists_each_source_once_and_reaches_each_receiver() {
     let world = World::new().await;
     world.swr.set_jobs(vec![job("a", "Running", 1)]);
