@@ -15,8 +15,9 @@ use super::shutdown::Shutdown;
 use crate::clock::Stopwatch;
 use crate::model::name::RuleId;
 use crate::model::time::Timestamp;
+use crate::plan::room_told;
 use crate::rules::{Rule, Scope};
-use crate::store::{self, Mark, Part, Prune, Pruning, Room};
+use crate::store::{self, Mark, Part, Prune, Pruning, Room, Told};
 
 /// How often the state is gone through.
 const EVERY: Duration = Duration::from_secs(3_600);
@@ -182,11 +183,18 @@ impl Agent {
             sweep.through(before).await?;
             room = self.shared.store.room().await?;
         }
+        if !sweep.cut && excess(room, retention) > 0 {
+            // What ended long after it began was passed by on the way, when its end was too young.
+            sweep.marks = Default::default();
+            sweep.through(youngest).await?;
+            room = self.shared.store.room().await?;
+        }
         sweep.shrink(room).await?;
         let Sweep { removed, longest, cut, .. } = sweep;
         let excess = excess(room, retention);
         // What is left over from one time is not what nobody can forget.
         if !cut {
+            self.tell_of(room, now).await?;
             self.shared.store.pruned(Pruning { at: now, kept_from: before, removed, excess }).await?;
             let said = self.pruner.excess.swap(excess > 0, Ordering::Relaxed);
             if excess > 0 && !said {
@@ -195,6 +203,20 @@ impl Agent {
         }
         self.shared.observer.see(&Seen::Pruned { removed, kept_from: before, room, took: watch.elapsed(), longest });
         Ok(removed)
+    }
+}
+
+impl Agent {
+    /// A state that became too large is told before it is remembered to be: a crash in between tells it again, under its id.
+    async fn tell_of(&self, room: Room, now: Timestamp) -> Result<(), store::Error> {
+        let last = self.shared.store.pruning().await?;
+        let (before, at) = last.map_or((0, Timestamp::default()), |last| (last.excess, last.at));
+        let owed = room_told(room.used, self.retention.size_max, before, &self.shared.watch, at, now);
+        if !owed.is_empty() {
+            self.shared.store.tell(Told { sources: Vec::new(), deliveries: self.freeze(&owed, None) }).await?;
+            owed.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
+        }
+        Ok(())
     }
 }
 

@@ -136,6 +136,7 @@ fn alerts(owed: &Owed) -> Vec<Value> {
         }
         Topic::Sources(seen) => seen.iter().map(|one| of_source(owed, one)).collect(),
         Topic::Reload { .. } => vec![own(owed, "JobwatchReload", &[])],
+        Topic::Room { .. } => vec![own(owed, "JobwatchSize", &[])],
         Topic::Probe(name) => vec![own(owed, "JobwatchProbe", &[("receiver", name.as_str())])],
         Topic::Receiver { name, .. } => vec![own(owed, "JobwatchReceiver", &[("receiver", name.as_str())])],
     }
@@ -192,7 +193,7 @@ fn own(owed: &Owed, name: &str, more: &[(&str, &str)]) -> Value {
     let Notification { event, time, .. } = &owed.notification;
     let severity = if *event == Event::Probe { "info" } else { "error" };
     let reason = Parts::of(owed).reason;
-    let over = (*event == Event::ReloadSucceeded).then_some(*time);
+    let over = matches!(event, Event::ReloadSucceeded | Event::AgentFits).then_some(*time);
     alert(&own_labels(name, more, severity), &own_annotations(owed, &reason), *time, over)
 }
 

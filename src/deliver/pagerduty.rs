@@ -96,7 +96,7 @@ fn event(owed: &Owed, parts: &Parts) -> Value {
         Topic::Job(topic) => topic.alert.id.to_string(),
         // A digest is an incident of its own; what is said of the agent opens one and closes it.
         Topic::Digest(_) => owed.id.to_string(),
-        Topic::Sources(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
+        Topic::Sources(_) | Topic::Reload { .. } | Topic::Room { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
             format!("jobwatch/{}", owed.lane.subject)
         }
     };

@@ -61,9 +61,12 @@ impl Parts {
         let notification = &owed.notification;
         let runbook = match &notification.topic {
             Topic::Job(topic) => topic.rule.runbook.clone().filter(|link| is_link(link)),
-            Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
-                None
-            }
+            Topic::Digest(_)
+            | Topic::Sources(_)
+            | Topic::Reload { .. }
+            | Topic::Room { .. }
+            | Topic::Probe(_)
+            | Topic::Receiver { .. } => None,
         };
         Self {
             state: state(notification),
@@ -226,7 +229,7 @@ pub(super) fn is_link(text: &str) -> bool {
 
 fn tone(notification: &Notification) -> Tone {
     match notification.event {
-        Event::AlertResolved | Event::AgentRestored | Event::ReloadSucceeded => Tone::Good,
+        Event::AlertResolved | Event::AgentRestored | Event::ReloadSucceeded | Event::AgentFits => Tone::Good,
         Event::JobFailed
         | Event::JobSucceeded
         | Event::JobChanged
@@ -236,6 +239,7 @@ fn tone(notification: &Notification) -> Tone {
         | Event::AgentBlind
         | Event::ReceiverDead
         | Event::ReloadFailed
+        | Event::AgentOversized
         | Event::FollowUpDone
         | Event::FollowUpFailed
         | Event::FollowUpWaiting
@@ -252,13 +256,17 @@ fn state(notification: &Notification) -> String {
     match &notification.topic {
         Topic::Job(_) if notification.event == Event::AlertResolved => "RESOLVED".into(),
         Topic::Reload { .. } if notification.event == Event::ReloadSucceeded => "RESOLVED".into(),
+        Topic::Room { .. } if notification.event == Event::AgentFits => "RESOLVED".into(),
         Topic::Job(topic) if topic.follow_up.is_some() => {
             topic.follow_up.as_ref().map_or("", |report| report.outcome.label()).into()
         }
         Topic::Job(topic) => tame(&topic.transition.to.to_string(), STATE_MAX).to_uppercase(),
-        Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
-            notification.severity.as_str().to_uppercase()
-        }
+        Topic::Digest(_)
+        | Topic::Sources(_)
+        | Topic::Reload { .. }
+        | Topic::Room { .. }
+        | Topic::Probe(_)
+        | Topic::Receiver { .. } => notification.severity.as_str().to_uppercase(),
     }
 }
 
@@ -275,7 +283,7 @@ fn facts(owed: &Owed) -> Vec<(&'static str, String)> {
         },
         Topic::Digest(entries) => vec![("Jobs", entries.len().to_string())],
         // The body has them all.
-        Topic::Reload { .. } => Vec::new(),
+        Topic::Reload { .. } | Topic::Room { .. } => Vec::new(),
         Topic::Probe(name) => vec![("Receiver", name.to_string())],
         Topic::Receiver { name, why, delivery, .. } => {
             vec![("Receiver", name.to_string()), ("Answer", why.clone()), ("Undelivered", delivery.1.clone())]

@@ -54,6 +54,10 @@ pub enum Event {
     ReloadFailed,
     /// The rules on disk can be used again, and are in force.
     ReloadSucceeded,
+    /// The state is larger than it may be, and nothing more can be forgotten.
+    AgentOversized,
+    /// The state is no longer larger than it may be.
+    AgentFits,
     /// A receiver refuses what it is sent, or a delivery to it was given up.
     ReceiverDead,
     /// A follow-up was carried out, or would have been.
@@ -80,6 +84,8 @@ impl Event {
             Self::AgentRestored => "io.jobwatch.agent.restored",
             Self::ReloadFailed => "io.jobwatch.agent.reload_failed",
             Self::ReloadSucceeded => "io.jobwatch.agent.reload_succeeded",
+            Self::AgentOversized => "io.jobwatch.agent.oversized",
+            Self::AgentFits => "io.jobwatch.agent.fits_again",
             Self::JobStays => "io.jobwatch.job.stays",
             Self::ReceiverDead => "io.jobwatch.receiver.dead",
             Self::FollowUpDone => "io.jobwatch.follow_up.done",
@@ -103,6 +109,13 @@ pub enum Topic {
     Reload {
         /// What is wrong with them, a line each; nothing when they are in force.
         problems: Vec<String>,
+    },
+    /// How large the state is.
+    Room {
+        /// Bytes that it takes.
+        used: u64,
+        /// As many as it may take, if that is limited.
+        max: Option<u64>,
     },
     /// A receiver is tried.
     Probe(ReceiverName),
@@ -197,7 +210,9 @@ impl Notification {
                 [one] => format!("jobwatch/{}", one.source.name),
                 _ => "jobwatch".into(),
             },
-            Topic::Digest(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => "jobwatch".into(),
+            Topic::Digest(_) | Topic::Reload { .. } | Topic::Room { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
+                "jobwatch".into()
+            }
         }
     }
 
@@ -211,6 +226,7 @@ impl Notification {
             },
             Topic::Digest(_) => "digest",
             Topic::Reload { .. } => "rules",
+            Topic::Room { .. } => "state",
             Topic::Probe(name) | Topic::Receiver { name, .. } => name.as_str(),
         }
     }
@@ -219,9 +235,12 @@ impl Notification {
     pub fn rules(&self) -> Vec<&RuleId> {
         match &self.topic {
             Topic::Job(topic) => std::iter::once(&topic.rule).chain(&topic.also).map(|rule| &rule.id).collect(),
-            Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } | Topic::Probe(_) | Topic::Receiver { .. } => {
-                Vec::new()
-            }
+            Topic::Digest(_)
+            | Topic::Sources(_)
+            | Topic::Reload { .. }
+            | Topic::Room { .. }
+            | Topic::Probe(_)
+            | Topic::Receiver { .. } => Vec::new(),
         }
     }
 
@@ -232,7 +251,7 @@ impl Notification {
             Topic::Sources(seen) => seen.first().and_then(|one| one.cause.as_deref()),
             Topic::Receiver { why, .. } => Some(why),
             Topic::Reload { problems } => problems.first().map(String::as_str),
-            Topic::Digest(_) | Topic::Probe(_) => None,
+            Topic::Digest(_) | Topic::Room { .. } | Topic::Probe(_) => None,
         }
     }
 
@@ -261,6 +280,7 @@ impl Notification {
                 }
             }
             Topic::Reload { problems } => json!({ "reason": problems.first(), "problems": problems }),
+            Topic::Room { used, max } => json!({ "used_bytes": used, "size_max_bytes": max }),
             Topic::Probe(name) => json!({ "receiver": name }),
             Topic::Receiver { name, why, delivery: (id, title), .. } => {
                 json!({ "receiver": name, "reason": why, "delivery": { "id": id, "title": title } })
@@ -276,22 +296,27 @@ impl Notification {
         match &self.topic {
             Topic::Receiver { state, .. } => state,
             Topic::Probe(_) => "probe",
-            Topic::Job(_) | Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } => match self.event {
-                Event::AgentRestored | Event::ReloadSucceeded | Event::AlertResolved => "resolved",
-                Event::JobFailed
-                | Event::JobSucceeded
-                | Event::JobChanged
-                | Event::JobStays
-                | Event::JobGone
-                | Event::Digest
-                | Event::AgentBlind
-                | Event::ReloadFailed
-                | Event::ReceiverDead => "firing",
-                Event::FollowUpDone => "done",
-                Event::FollowUpFailed => "failed",
-                Event::FollowUpWaiting => "waiting",
-                Event::Probe => "probe",
-            },
+            Topic::Job(_) | Topic::Digest(_) | Topic::Sources(_) | Topic::Reload { .. } | Topic::Room { .. } => {
+                match self.event {
+                    Event::AgentRestored | Event::ReloadSucceeded | Event::AgentFits | Event::AlertResolved => {
+                        "resolved"
+                    }
+                    Event::JobFailed
+                    | Event::JobSucceeded
+                    | Event::JobChanged
+                    | Event::JobStays
+                    | Event::JobGone
+                    | Event::Digest
+                    | Event::AgentBlind
+                    | Event::ReloadFailed
+                    | Event::AgentOversized
+                    | Event::ReceiverDead => "firing",
+                    Event::FollowUpDone => "done",
+                    Event::FollowUpFailed => "failed",
+                    Event::FollowUpWaiting => "waiting",
+                    Event::Probe => "probe",
+                }
+            }
         }
     }
 }

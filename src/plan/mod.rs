@@ -26,6 +26,7 @@ mod pace;
 mod rehearsal;
 mod reload;
 mod replay;
+mod room;
 mod sight;
 
 pub use decision::stay;
@@ -34,6 +35,7 @@ pub use pace::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Rate, Room, digest, digests,
 pub use rehearsal::{Disagreement, rehearse};
 pub use reload::{rules_accepted, rules_refused};
 pub use replay::{Replayed, replay};
+pub use room::room_told;
 pub use sight::{Outlook, SelfWatch, View, lookout};
 
 /// Listings in a row that miss most jobs, each confirmed by the single-job call, before that is believed.

@@ -263,8 +263,8 @@ fn slack(body: &str, owed: &Owed) {
 fn pagerduty(body: &str, owed: &Owed) {
     let body: Value = serde_json::from_str(body).unwrap();
     assert!(body["dedup_key"].as_str().unwrap().chars().count() <= 255);
-    let ended = owed.notification.event.as_str().ends_with("resolved")
-        || owed.notification.event.as_str().ends_with("restored");
+    let event = owed.notification.event.as_str();
+    let ended = ["resolved", "restored", "fits_again"].iter().any(|end| event.ends_with(end));
     assert_eq!(body["event_action"], if ended { "resolve" } else { "trigger" });
     if !ended {
         let summary = body["payload"]["summary"].as_str().unwrap();

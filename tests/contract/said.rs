@@ -11,7 +11,7 @@ use jobwatch::model::listing::{Fault, FaultKind, Listing};
 use jobwatch::model::memory::{Memory, Sight};
 use jobwatch::model::notification::{Event, Notification, SourceFacts, Topic};
 use jobwatch::model::time::Timestamp;
-use jobwatch::plan::{Input, Room, SelfWatch, View, gather, lookout, plan};
+use jobwatch::plan::{Input, Room, SelfWatch, View, gather, lookout, plan, room_told};
 use jobwatch::rules::{RuleSet, Surroundings, load};
 
 /// 15 January 2027, 08:00 UTC.
@@ -174,5 +174,10 @@ pub(crate) fn everything(text_max: usize) -> Vec<Owed> {
     let delivery = ("msg_x".to_owned(), HOSTILE.to_owned());
     let topic = Topic::Receiver { name: "other".into(), why: HOSTILE.into(), state: "dead", delivery };
     all.push(own(Event::ReceiverDead, Severity::Error, topic));
+    let watch = SelfWatch { notify: vec!["it".into()], blind_after: std::time::Duration::from_secs(1) };
+    let room = |used: u64, excess| room_told(used << 20, Some(1 << 30), excess, &watch, NOW, NOW);
+    all.extend(room(2_000, 0));
+    all.extend(room(1_000, 1));
+    assert!(room(2_000, 1).is_empty() && room(1_000, 0).is_empty(), "nothing has changed");
     all
 }

@@ -221,6 +221,47 @@ async fn what_was_given_up_is_kept_as_long_as_history_and_what_is_owed_for_ever(
 }
 
 #[tokio::test]
+async fn a_state_that_stays_too_large_is_told_once_and_so_is_its_end() {
+    let world = World::new().await;
+    let stage = Stage::with(world, "[retention]\nsize_max = \"16MB\"\n").await;
+    let told = async || {
+        let all = stage.all().await.into_iter().rev();
+        let ours = all.filter(|delivery| delivery.receiver.as_str() == "ops" && delivery.subject == "state");
+        ours.map(|delivery| (delivery.event, delivery.title)).collect::<Vec<_>>()
+    };
+    // What is for it is held, for as long as nobody opens it.
+    stage.world.inbox.answer_with(410, &[]);
+    let long = "x".repeat(58_000);
+    for day in 0..20 {
+        let jobs = (0..30).map(|n| match day % 2 {
+            0 => failed(&format!("j{n:02}"), day + 1, &long),
+            _ => job(&format!("j{n:02}"), "Running", day + 1),
+        });
+        stage.poll(jobs.collect()).await;
+    }
+    for _ in 0..3 {
+        stage.clock.advance(DAY);
+        stage.agent.prune().await.unwrap();
+    }
+    assert!(stage.store.pruning().await.unwrap().unwrap().excess > 0, "{:?}", stage.store.room().await);
+    let larger = "the state is larger than it may be, and nothing more can be forgotten".to_owned();
+    let begun = ("io.jobwatch.agent.oversized".to_owned(), larger);
+    assert_eq!(told().await, std::slice::from_ref(&begun));
+
+    let owed: Vec<_> =
+        stage.all().await.into_iter().filter(|delivery| delivery.receiver.as_str() == "oncall").collect();
+    let ids = owed.into_iter().map(|delivery| delivery.id).collect();
+    stage.store.end(ids, "nobody is to get it", stage.clock.now()).await.unwrap();
+    for _ in 0..3 {
+        stage.clock.advance(DAY);
+        stage.agent.prune().await.unwrap();
+    }
+    assert_eq!(stage.store.pruning().await.unwrap().unwrap().excess, 0);
+    let over = ("io.jobwatch.agent.fits_again".to_owned(), "the state is no longer larger than it may be".to_owned());
+    assert_eq!(told().await, [begun, over]);
+}
+
+#[tokio::test]
 async fn a_state_that_is_too_large_loses_its_oldest_history_first_and_gives_the_room_back() {
     let world = World::new().await;
     let stage = Stage::with(world, "[retention]\nsize_max = \"16MB\"\n").await;

@@ -113,6 +113,7 @@ fn stem(notification: &Notification) -> String {
         }
         // The title of a refusal counts its errors; its end belongs to it.
         Topic::Reload { .. } => "the rules on disk".to_owned(),
+        Topic::Room { .. } => "the size of the state".to_owned(),
         Topic::Digest(_) | Topic::Sources(_) | Topic::Probe(_) | Topic::Receiver { .. } => notification.title.clone(),
     }
 }
