@@ -14,6 +14,7 @@ use super::state::bytes;
 use super::{Exit, Format, Global, show};
 use crate::agent::{ReceiverSetup, SourceSetup};
 use crate::clock::Clock;
+use crate::cloud::credential::MACHINE;
 use crate::config::{Config, Purpose};
 use crate::model::name::ReceiverName;
 use crate::source::{Finding, Health};
@@ -54,6 +55,9 @@ impl Doctor {
         if brief {
             let text = format!("{well} of {} are well", config.sources.len());
             chart.note("", vec![Finding::new("sources", Health::Good, text)])?;
+        }
+        if config.sources.iter().any(|setup| setup.source.credential().ends_with(MACHINE)) {
+            chart.note("", machine::walled().await)?;
         }
         for (whose, findings) in receivers(config.receivers.iter()).await {
             chart.note(&whose, findings)?;

@@ -29,6 +29,9 @@ const RENEWED_AGO_MIN: Duration = Duration::from_secs(60);
 /// Where the SDKs' profile file is.
 const PROFILE: &str = ".huaweicloud/credentials";
 
+/// How the label of a machine's own key ends, where the cloud's usual address gives it.
+pub(crate) const MACHINE: &str = "the ECS metadata service";
+
 const KINDS: &[&str] = &["auto", "ak_sk", "token", "password", "metadata"];
 const HELP: &str = "credentials = { kind = \"auto\" }, or kind = \"ak_sk\" with access_key and secret_key";
 
@@ -480,7 +483,8 @@ impl Reader<'_> {
                 );
             });
             let machine = Machine { client, base: base.ok()?, session: Mutex::default() };
-            (Metadata::Machine(machine), fingerprint(&["machine", text]), format!("{label}: the ECS metadata service"))
+            let elsewhere = endpoint.as_ref().map(|endpoint| format!(" at {}", endpoint.value)).unwrap_or_default();
+            (Metadata::Machine(machine), fingerprint(&["machine", text]), format!("{label}: {MACHINE}{elsewhere}"))
         };
         let guard = pool.guard(&key);
         Some(pool.credential(key, |id| Credential::new(id, label, Origin::Metadata(origin), guard)))

@@ -165,7 +165,10 @@ fn refused(answer: &Answer) -> Fault {
 }
 
 fn away(error: &crate::http::Error) -> Fault {
-    fault(format!("the metadata service does not answer ({error}): this is no ECS instance, or it is blocked"))
+    fault(format!(
+        "the metadata service does not answer ({error}): this is no ECS instance, or it is blocked, as by the unit \
+         without IPAddressAllow=169.254.169.254"
+    ))
 }
 
 fn fault(text: String) -> Fault {

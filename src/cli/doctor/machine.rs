@@ -1,8 +1,11 @@
 //! What this machine has to be for jobwatch: a place for the state, and a unit that is hardened.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::model::examination::{Finding, Health};
 
@@ -12,6 +15,8 @@ const ROOM_MIN: u64 = 200 << 20;
 const UNIT: &str = "jobwatch.service";
 /// What `systemd-analyze security` may say of it at most.
 const EXPOSURE_MAX: f64 = 1.5;
+/// Where the cloud's metadata service answers.
+const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 /// As long as systemd may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -91,6 +96,30 @@ pub(super) async fn unit() -> Vec<Finding> {
     exposure(&String::from_utf8_lossy(&output.stdout)).into_iter().collect()
 }
 
+/// Whether the unit keeps the service from where the machine's own key comes from. Typed at a shell, doctor itself is not kept.
+pub(super) async fn walled() -> Vec<Finding> {
+    if !Path::new("/run/systemd/system").exists() {
+        return Vec::new();
+    }
+    let arguments = ["show", "--property=IPAddressDeny,IPAddressAllow", UNIT];
+    let asked = tokio::process::Command::new("systemctl").args(arguments).kill_on_drop(true).output();
+    let Ok(Ok(output)) = tokio::time::timeout(ANSWER_MAX, asked).await else { return Vec::new() };
+    wall(&String::from_utf8_lossy(&output.stdout)).into_iter().collect()
+}
+
+/// What `systemctl show` says of a unit: what it allows wins over what it denies.
+fn wall(said: &str) -> Option<Finding> {
+    let covers = |property: &str| {
+        let ranges = said.lines().find_map(|line| line.strip_prefix(property)?.strip_prefix('=')).unwrap_or_default();
+        ranges.split_whitespace().any(|range| range.parse::<IpNet>().is_ok_and(|range| range.contains(&METADATA)))
+    };
+    let text = format!(
+        "{UNIT} keeps the service from {METADATA}, which gives the machine's key: `systemctl edit {UNIT}`, and \
+         IPAddressAllow={METADATA} below [Service]"
+    );
+    (covers("IPAddressDeny") && !covers("IPAddressAllow")).then(|| Finding::new("unit", Health::Doubtful, text))
+}
+
 /// What `systemd-analyze security` says of a unit that there is.
 fn exposure(said: &str) -> Option<Finding> {
     let (_, rest) = said.split_once("Overall exposure level for ")?;
@@ -122,6 +151,18 @@ mod tests {
         assert_eq!(exposed.health, Health::Doubtful);
         assert!(exposed.text.contains("9.6, more than 1.5"), "{}", exposed.text);
         assert_eq!(exposure("Unit jobwatch.service not found."), None);
+    }
+
+    #[test]
+    fn a_unit_that_keeps_the_service_from_the_machines_key_is_told_with_the_mend() {
+        let said = |deny: &str, allow: &str| wall(&format!("IPAddressAllow={allow}\nIPAddressDeny={deny}\n"));
+        let told = said("169.254.0.0/16 fe80::/10", "").unwrap();
+        assert_eq!((told.what, told.health), ("unit", Health::Doubtful));
+        assert!(told.text.contains("IPAddressAllow=169.254.169.254 below [Service]"), "{}", told.text);
+        assert!(said("0.0.0.0/0 ::/0", "10.0.0.0/8").is_some());
+        assert_eq!(said("169.254.0.0/16 fe80::/10", "169.254.169.254/32"), None);
+        assert_eq!(said("fe80::/10", ""), None);
+        assert_eq!(said("", ""), None, "there is no such unit");
     }
 
     #[test]
