@@ -331,7 +331,7 @@ async fn next(store: &dyn Store, delivery: &Delivery, last: Option<&AttemptRow>)
         ),
         // Also after `retry`, whatever was answered before.
         DeliveryState::Pending if last.is_some() && delivery.due_at <= Clock::system().now() => {
-            Some(format!("as soon as an agent runs that has its turn: it is due since {}", delivery.due_at))
+            Some(format!("when its turn comes, while an agent runs: it is due since {}", delivery.due_at))
         }
         DeliveryState::Pending => {
             let why = match last.map(|attempt| attempt.outcome.as_str()) {

@@ -117,7 +117,7 @@ async function send(form) {
   try {
     const answer = await fetch(form.action, { method: "POST", headers: { accept: "application/json" }, cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
     if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? `HTTP ${answer.status}`);
-    tell(button.ariaLabel.replace("Send again", "It is sent again now"), "good");
+    tell(button.getAttribute("aria-label").replace("Send again", "It is sent again now"), "good");
     tag = null;
     if (!isPaused()) {
       clearTimeout(timer);
