@@ -14,7 +14,7 @@
 //! A stale row is believed after [`Policy::stale_after`] complete listings in a row that show it. A job counts as missing only in
 //! a complete listing, and as gone only after [`Policy::gone_after`] of those and a 404 from the single-job call.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
 
 /// What the single-job call said about jobs that listings no longer show.
-pub type Points = HashMap<JobId, Point>;
+pub type Points = BTreeMap<JobId, Point>;
 
 /// The numbers a comparison depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +127,11 @@ pub fn diff(
     let mut difference = Difference { baseline: first, ..Difference::default() };
     let differ = Differ { source, before, policy, now, complete, first };
     if complete && !first {
-        let absent = absent(before, &rows).into_iter();
-        difference.changes.extend(absent.filter_map(|known| differ.unseen(known, points.remove(&known.job.id))));
+        let mut absent = absent(before, &rows);
+        // Whoever decides this decides it in the same order: which of many is told first depends on it.
+        absent.sort_by(|a, b| a.job.id.cmp(&b.job.id));
+        let unseen = absent.into_iter().filter_map(|known| differ.unseen(known, points.remove(&known.job.id)));
+        difference.changes.extend(unseen);
     }
     for job in rows.jobs {
         match differ.row(job) {
