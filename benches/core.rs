@@ -108,7 +108,9 @@ fn differ() {
 async fn load() {
     let directory = tempfile::tempdir().unwrap();
     let store =
-        store::open(&format!("sqlite:{}", directory.path().join("s.db").display()), Access::Agent).await.unwrap();
+        store::open(&store::Place::new(format!("sqlite:{}", directory.path().join("s.db").display())), Access::Agent)
+            .await
+            .unwrap();
     let (source, at) = (SourceName::from("prod"), Timestamp::default());
     let change = |n| {
         let known = Known { job: job(n), seq: 0, status_since: at, seen_at: at, missing: 0, stale: 0, gone: false };
@@ -138,7 +140,9 @@ async fn page(jobs: usize) {
     }
     let directory = tempfile::tempdir().unwrap();
     let store =
-        store::open(&format!("sqlite:{}", directory.path().join("s.db").display()), Access::Agent).await.unwrap();
+        store::open(&store::Place::new(format!("sqlite:{}", directory.path().join("s.db").display())), Access::Agent)
+            .await
+            .unwrap();
     let (source, now) = (SourceName::from("prod"), later());
     let receivers: Vec<ReceiverName> = ["oncall", "pager", "archive"].into_iter().map(ReceiverName::from).collect();
     let status = |n: usize| match n % 10 {
@@ -183,7 +187,7 @@ async fn page(jobs: usize) {
     store.commit(commit).await.unwrap();
     let pulse = Arc::new(Pulse::new(&Clock::system()));
     let setup = Setup { sources: vec![source.clone()], receivers: receivers.clone(), started: now };
-    let page = Page::new(setup, Arc::clone(&store), pulse, Arc::new(Witness::new(0, later)), later);
+    let page = Page::new(setup, Arc::clone(&store), pulse, Arc::new(Witness::new(0, Arc::new(later))), Arc::new(later));
     let (mut took, mut floor) = (Duration::MAX, Duration::MAX);
     for _ in 0..ROUNDS {
         let start = Instant::now();

@@ -124,6 +124,7 @@ async fn polls_of(directory: &Path, polls: u32) {
     let cloud: SocketAddr = text.split("http://").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
     let (rules, _) = config::rules(&config.rules, Some(&config.known));
     let agent = Agent::new(Setup {
+        replica: Default::default(),
         store: store::open(&config.state, Access::Agent).await.unwrap(),
         clock: Clock::system(),
         chance: || 0.5,

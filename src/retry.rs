@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
+use serde_json::json;
 
 use crate::model::delivery::{Outcome, Verdict};
 use crate::model::name::DeliveryId;
@@ -124,6 +125,34 @@ impl Default for Breaker {
 }
 
 impl Breaker {
+    /// In a text, for those who share it; nothing when all is well: then nothing has to be shared.
+    pub fn write(&self) -> Option<String> {
+        let Self { failed, width, away } = self;
+        let away = away.map(|(probes, at)| (probes, at.micros()));
+        (*self != Self::default()).then(|| json!({ "failed": failed, "width": width, "away": away }).to_string())
+    }
+
+    /// What [`Breaker::write`] wrote. What cannot be read is forgotten: it is found out again.
+    pub fn read(text: &str) -> Self {
+        #[derive(serde::Deserialize)]
+        struct Written {
+            failed: Vec<DeliveryId>,
+            width: usize,
+            away: Option<(u32, i64)>,
+        }
+        let Ok(Written { failed, width, away }) = serde_json::from_str(text) else { return Self::default() };
+        Self { failed, width, away: away.map(|(probes, at)| (probes, Timestamp::from_micros(at))) }
+    }
+
+    /// The same, as soon as nothing but `concurrency` limits it and nothing failed lately.
+    #[must_use]
+    pub fn settled(self, concurrency: usize) -> Self {
+        match self.failed.is_empty() && self.flows(concurrency) {
+            true => Self::default(),
+            false => self,
+        }
+    }
+
     /// One at first: nobody knows whether it is back.
     pub fn cautious() -> Self {
         Self { width: 1, ..Self::default() }

@@ -150,6 +150,12 @@ zone = "Europe/Berlin"
 times = [{ days = ["mon-fri", "Sun"], from = "08:00", to = "24:00" }, { days = "sat", from = "22:00", to = "06:00" }]
 "#,
     r#"
+[agent]
+state = "postgres://jobwatch@db.example.org/jobwatch?sslmode=verify-full&sslrootcert=ca.pem"
+state_password = { file = "secret" }
+state_connections = 8
+lease = "15s"
+
 [[source]]
 name = "a"
 kind = "swr"
@@ -468,7 +474,10 @@ const WRONG_RULES: &[(&str, &str, &str)] = &[
 const WRONG_CONFIG: &[(&str, &str, &str)] = &[
     ("[agent]", "[agnet]", "unknown-key"),
     ("state = \"sqlite:state.db\"", "stat = \"sqlite:state.db\"", "unknown-key"),
-    ("state = \"sqlite:state.db\"", "state = \"postgres://x\"", "state"),
+    ("state = \"sqlite:state.db\"", "state = \"mysql://x\"", "state"),
+    ("state = \"sqlite:state.db\"", "state = \"sqlite:state.db\"\nlease = \"15s\"", "state"),
+    ("state = \"sqlite:state.db\"", "state = \"sqlite:state.db\"\nstate_password = { env = \"X\" }", "state"),
+    ("state_connections = 8", "state_connections = 1", "out-of-range"),
     ("blind_after = \"5m\"", "blind_after = \"5 m\"", "not-a-duration"),
     ("requests_per_second = 400", "requests_per_second = 0", "out-of-range"),
     ("kind = \"swr\"", "kind = \"swrr\"", "unknown-kind"),

@@ -26,6 +26,11 @@ pub(crate) struct Stage {
 
 /// An agent whose rule tells these receivers of every step; `receivers` are their tables.
 pub(crate) async fn stage(notify: &[&str], receivers: &str, observer: Arc<dyn Observer>) -> Stage {
+    stage_on("sqlite:s.db", notify, receivers, observer).await
+}
+
+/// The same on a state somewhere else.
+pub(crate) async fn stage_on(state: &str, notify: &[&str], receivers: &str, observer: Arc<dyn Observer>) -> Stage {
     let scenario = Scenario::read("token = \"t\"\nproject_id = \"p\"\n", "bench".as_ref()).unwrap();
     let clock = Clock::system();
     let now = clock.clone();
@@ -47,7 +52,7 @@ pub(crate) async fn stage(notify: &[&str], receivers: &str, observer: Arc<dyn Ob
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("jobwatch.toml");
     let config = format!(
-        "[agent]\nstate = \"sqlite:s.db\"\nnotify = []\nallow_inline_secrets = true\n\
+        "[agent]\nstate = \"{state}\"\nnotify = []\nallow_inline_secrets = true\n\
          requests_per_second = 100000\nrequests_per_second_per_host = 100000\n\
          [[source]]\nname = \"prod\"\nkind = \"swr\"\nendpoint = \"http://{cloud}\"\nproject_id = \"p\"\n\
          credentials = {{ kind = \"token\", token = \"t\" }}\npoll_every = \"100ms\"\n{receivers}"
@@ -61,15 +66,17 @@ pub(crate) async fn stage(notify: &[&str], receivers: &str, observer: Arc<dyn Ob
     let config = config.unwrap();
     let (rules, report) = config::rules(&config.rules, Some(&config.known));
     assert!(!report.has_errors(), "{:?}", report.lines().collect::<Vec<_>>());
+    let store = store::open(&config.state, Access::Agent).await.unwrap();
     let agent = Agent::new(Setup {
-        store: store::open(&config.state, Access::Agent).await.unwrap(),
-        clock,
+        clock: store.time().await.unwrap().map_or(clock, Clock::steered),
+        store,
         chance: || 0.5,
         sources: config.sources,
         receivers: config.receivers,
         follow_ups: Default::default(),
         rules,
         watch: config.watch,
+        replica: Default::default(),
         retention: config.retention,
         observer,
         heartbeat: None,

@@ -3,6 +3,7 @@
 //! A lane does not wait for the store while it has something to send: attempts go on while what ended is recorded and more
 //! is claimed (`desk`), everything that ended meanwhile in one transaction.
 
+mod accord;
 mod desk;
 mod news;
 
@@ -29,6 +30,7 @@ use crate::model::time::{Timestamp, span};
 use crate::plan::SelfWatch;
 use crate::retry::{Breaker, History, verdict};
 use crate::store::Store;
+use accord::Accord;
 use desk::{Errand, Returned};
 
 /// The outbox is looked at this often without a nudge: another process may have made something due.
@@ -45,6 +47,7 @@ pub(super) struct Lane {
     name: ReceiverName,
     shared: Arc<Shared>,
     breaker: Mutex<Breaker>,
+    accord: Accord,
 }
 
 /// What all lanes share.
@@ -155,7 +158,7 @@ impl Hand {
 
 impl Lane {
     pub(super) fn new(name: ReceiverName, shared: Arc<Shared>) -> Self {
-        Self { name, shared, breaker: Mutex::default() }
+        Self { name, shared, breaker: Mutex::default(), accord: Accord::default() }
     }
 
     fn setup(&self) -> &ReceiverSetup {
@@ -251,7 +254,10 @@ impl Lane {
     /// The agent was started: whoever retired gets another chance, with one delivery at first.
     async fn reopen(&self) {
         match self.shared.store.reopen(&self.name, self.shared.clock.now()).await {
-            Ok(true) => *self.breaker() = Breaker::cautious(),
+            Ok(true) => {
+                *self.breaker() = Breaker::cautious();
+                self.declare(Breaker::cautious()).await;
+            }
             Ok(false) => {}
             Err(error) => self.failed("opening a receiver", &error),
         }
@@ -341,6 +347,7 @@ impl Lane {
         let (before, after) = {
             let mut breaker = self.breaker();
             let before = breaker.probe_at();
+            self.felt(&breaker, claimed, &attempt.outcome, now, chance);
             *breaker = breaker.clone().after(&claimed.frozen.id, &attempt.outcome, now, chance);
             (before, breaker.probe_at())
         };

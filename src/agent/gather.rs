@@ -13,7 +13,7 @@ use crate::model::delivery::{Frozen, Held, Lane, Owed, Reserve};
 use crate::model::name::ReceiverName;
 use crate::model::time::Timestamp;
 use crate::plan::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Plan, Rate, Room, digest, digests, gather, is_end, pace};
-use crate::store::{self, Gathered, PaceOf};
+use crate::store::{self, Gathered, PaceOf, Turns};
 
 /// What is held is looked at this often without a nudge: a rate that is used up has room again after a while.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -50,9 +50,9 @@ fn pause(next: Option<Timestamp>, now: Timestamp) -> Duration {
 
 impl Agent {
     /// What a plan owes, sorted into what is told now and what is held.
-    pub(super) async fn pace(&self, plan: &Plan) -> Result<Paced, store::Error> {
+    pub(super) async fn pace(&self, plan: &Plan) -> Result<(Paced, Turns), store::Error> {
         if plan.owed.is_empty() {
-            return Ok(Paced::default());
+            return Ok((Paced::default(), Turns::new()));
         }
         let mut lanes: BTreeMap<&ReceiverName, HashSet<&Lane>> = BTreeMap::new();
         for owed in &plan.owed {
@@ -62,7 +62,8 @@ impl Agent {
             self.pace_of(receiver, lanes.into_iter().cloned().collect(), plan.at)
         };
         let pacing = self.shared.store.pacing(lanes.into_iter().map(of).collect(), plan.at).await?;
-        Ok(pace(plan.owed.clone(), &pacing, &|receiver| self.rate(receiver), plan.at))
+        let paced = pace(plan.owed.clone(), &pacing, &|receiver| self.rate(receiver), plan.at);
+        Ok((paced, pacing.turns.into_iter().collect()))
     }
 
     /// In its final wording each, should it be alone in the end.
@@ -83,7 +84,11 @@ impl Agent {
             let now = self.shared.clock.now();
             let holding = self.shared.store.holding(now).await?;
             for (receiver, _) in holding.iter().filter(|(_, due)| *due <= now) {
-                self.gather_for(receiver, now).await?;
+                match self.gather_for(receiver, now).await {
+                    // Another replica has told it.
+                    Err(store::Error::Overtaken) => {}
+                    end => end?,
+                }
             }
             self.shared.store.holding(now).await
         };
@@ -136,7 +141,8 @@ impl Agent {
             Some(Gathered { frozen, held, reserve })
         };
         let gathered: Vec<Gathered> = gather(&held, left, room, now).into_iter().filter_map(one).collect();
-        self.shared.store.gathered(gathered, now).await?;
+        let turns = pacing.turns.into_iter().collect();
+        self.shared.store.gathered(gathered, turns, now).await?;
         self.shared.nudges.nudge(receiver);
         Ok(())
     }

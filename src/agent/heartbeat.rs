@@ -58,6 +58,10 @@ pub(super) async fn run(agent: Arc<Agent>, setup: HeartbeatSetup, shutdown: Shut
             () = tokio::time::sleep(setup.every) => {}
             () = shutdown.requested() => return,
         }
+        // Of several replicas one speaks for all.
+        if !agent.leases.is_housekeeper() {
+            continue;
+        }
         let beat = async {
             match agent.amiss(setup.overdue_after).await {
                 Some(why) => Beat::Withheld(why),

@@ -49,6 +49,9 @@ impl Agent {
     pub fn unseen(&self) -> Vec<Unseen> {
         let now = self.shared.clock.now();
         let facts = self.sources.iter().map(|setup| setup.source.facts());
+        // What another replica polls is seen by that one. As long as nobody knows who polls what, nothing is seen.
+        let ours = |name| !self.leases.is_settled() || self.leases.permit(name).is_some();
+        let facts = facts.filter(|facts| ours(&facts.name));
         facts.filter_map(|facts| self.lookout.unseen(&facts.name, self.shared.watch.blind_after, now)).collect()
     }
 

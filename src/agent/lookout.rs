@@ -13,11 +13,15 @@ use super::observer::Seen;
 use super::pulse::Heart;
 use super::shutdown::Shutdown;
 use crate::model::delivery::Owed;
+use crate::model::listing::Fault;
+use crate::model::memory::Sight;
 use crate::model::name::SourceName;
 use crate::model::time::Timestamp;
 use crate::plan::{Plan, View, lookout};
 use crate::store::{self, Told};
 
+/// How often one replica looks at what the others see.
+const SURVEY_EVERY: Duration = Duration::from_secs(2);
 /// How often the views are looked at while something is amiss.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Words that wait while the store does not take them; of more, the oldest go.
@@ -27,6 +31,8 @@ const WORDS_MAX: usize = 100;
 #[derive(Debug, Default)]
 pub(super) struct Lookout {
     views: Mutex<HashMap<SourceName, View>>,
+    /// Where several replicas poll: what the state says of all sources, for the one that tells of them.
+    fleet: Mutex<HashMap<SourceName, View>>,
     /// Sources with a complete listing since the start.
     seen: Mutex<HashSet<SourceName>>,
     /// What is to be told besides, in order.
@@ -51,16 +57,28 @@ impl Lookout {
         (!seen || is_blind).then(|| Unseen { source: source.clone(), since: since.filter(|_| seen), cause })
     }
 
+    /// Other replicas poll these: what is to be told of them is theirs to tell.
+    pub(super) fn forget(&self, sources: &[SourceName]) {
+        let mut views = self.views();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for source in sources {
+            views.remove(source);
+            seen.remove(source);
+        }
+    }
+
     /// Takes what a poll said.
-    pub(super) fn note(&self, plan: &Plan) {
+    pub(super) fn note(&self, plan: &Plan, shared: bool) {
         if plan.complete {
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(plan.source.name.clone());
         }
         let mut views = self.views();
         let known = views.get(&plan.source.name);
         let mut sight = plan.sight;
-        // What was told is known better here than when the poll was decided.
-        sight.told_since = known.map_or(sight.told_since, |known| known.sight.told_since);
+        // What was told is known better here than when the poll was decided, unless another replica tells it.
+        if !shared {
+            sight.told_since = known.map_or(sight.told_since, |known| known.sight.told_since);
+        }
         let seen_since = match sight.blind_since {
             Some(_) => None,
             None => known.and_then(|known| known.seen_since).or(Some(plan.at)),
@@ -98,6 +116,18 @@ impl Lookout {
     }
 }
 
+/// Looks until the agent stops, at what all replicas see.
+pub(super) async fn survey(agent: Arc<Agent>, shutdown: Shutdown, heart: Heart) {
+    while !shutdown.is_requested() {
+        heart.beat(SURVEY_EVERY);
+        agent.look(true).await;
+        tokio::select! {
+            () = tokio::time::sleep(SURVEY_EVERY) => {}
+            () = shutdown.requested() => {}
+        }
+    }
+}
+
 /// Looks until the agent stops.
 pub(super) async fn run(agent: Arc<Agent>, shutdown: Shutdown, heart: Heart) {
     loop {
@@ -114,7 +144,9 @@ pub(super) async fn run(agent: Arc<Agent>, shutdown: Shutdown, heart: Heart) {
             () = shutdown.requested() => break,
         }
         agent.speak().await;
-        agent.look(true).await;
+        if !agent.shared.store.is_shared() {
+            agent.look(true).await;
+        }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             () = shutdown.requested() => break,
@@ -131,7 +163,7 @@ impl Agent {
         if words.is_empty() {
             return;
         }
-        match self.shared.store.tell(Told { sources: Vec::new(), deliveries: self.freeze(&words, None) }).await {
+        match self.shared.store.tell(Told { deliveries: self.freeze(&words, None), ..Told::default() }).await {
             Ok(()) => {
                 self.lookout.words().retain(|word| !words.iter().any(|told| told.id == word.id));
                 words.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
@@ -142,21 +174,35 @@ impl Agent {
         }
     }
 
-    /// Looks at all sources once, and tells what there is to tell.
+    /// Looks at all sources once, and tells what there is to tell. Of several replicas one does that for all.
     pub(super) async fn look(&self, gather: bool) {
         let now = self.shared.clock.now();
+        let all = match self.shared.store.is_shared() {
+            false => &self.lookout.views,
+            true => {
+                if !self.leases.is_housekeeper() {
+                    return;
+                }
+                match self.shared.store.amiss().await {
+                    Ok(amiss) => self.take_in(amiss, now),
+                    Err(error) => return self.failed(&error),
+                }
+                &self.lookout.fleet
+            }
+        };
         let outlook = {
-            let views = self.lookout.views();
+            let views = all.lock().unwrap_or_else(PoisonError::into_inner);
             let views: Vec<&View> = views.values().collect();
             lookout(&views, &self.shared.watch, gather, now)
         };
         if outlook.told.is_empty() {
             return;
         }
-        let told = Told { sources: outlook.told.clone(), deliveries: self.freeze(&outlook.owed, None) };
+        let fences = self.leases.housekeeping();
+        let told = Told { sources: outlook.told.clone(), deliveries: self.freeze(&outlook.owed, None), fences };
         match self.shared.store.tell(told).await {
             Ok(()) => {
-                let mut views = self.lookout.views();
+                let mut views = all.lock().unwrap_or_else(PoisonError::into_inner);
                 for (source, since) in outlook.told {
                     if let Some(view) = views.get_mut(&source) {
                         view.sight.told_since = since;
@@ -165,7 +211,34 @@ impl Agent {
                 }
                 outlook.owed.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
             }
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                self.doubt(&error);
+                self.failed(&error);
+            }
+        }
+    }
+
+    /// Takes what the state says of the sources that are amiss; the others are not.
+    fn take_in(&self, amiss: Vec<(SourceName, Sight, Option<Fault>)>, now: Timestamp) {
+        let mut said: HashMap<SourceName, (Sight, Option<Fault>)> =
+            amiss.into_iter().map(|(source, sight, fault)| (source, (sight, fault))).collect();
+        let mut views = self.lookout.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        for setup in &self.sources {
+            let source = setup.source.facts();
+            let Some((sight, fault)) = said.remove(&source.name) else {
+                if let Some(view) = views.get_mut(&source.name) {
+                    (view.sight, view.fault) = (Sight::default(), None);
+                }
+                continue;
+            };
+            let known = views.get(&source.name);
+            let seen_since = match sight.blind_since {
+                Some(_) => None,
+                None => known.and_then(|known| known.seen_since).or(Some(now)),
+            };
+            let told_at = known.and_then(|known| known.told_at);
+            let view = View { source: Arc::clone(source), sight, fault, seen_since, told_at };
+            views.insert(source.name.clone(), view);
         }
     }
 

@@ -8,6 +8,7 @@ mod dispatch;
 mod gather;
 mod heartbeat;
 mod insight;
+mod lease;
 mod lookout;
 mod observer;
 mod perform;
@@ -26,6 +27,7 @@ use tokio::sync::{Mutex, Notify};
 
 pub use heartbeat::{Beat, HeartbeatSetup};
 pub use insight::{Retried, Unseen};
+pub use lease::Replica;
 pub use observer::{Asker, Observer, Seen};
 pub use prune::Retention;
 pub use pulse::Pulse;
@@ -138,6 +140,8 @@ pub struct Setup {
     pub watch: SelfWatch,
     /// How long history is kept.
     pub retention: Retention,
+    /// What it is to others on the same store.
+    pub replica: Replica,
     /// Who sees what happens.
     pub observer: Arc<dyn Observer>,
     /// Who outside is told that all is well.
@@ -165,6 +169,11 @@ pub struct Agent {
     heartbeat: std::sync::Mutex<Option<HeartbeatSetup>>,
     retention: Retention,
     pruner: prune::Pruner,
+    replica: Replica,
+    leases: lease::Leases,
+    started_at: Timestamp,
+    /// A command may have asked for something.
+    asked: Notify,
 }
 
 impl fmt::Debug for Agent {
@@ -186,9 +195,11 @@ impl Agent {
             rules,
             watch,
             retention,
+            replica,
             observer,
             heartbeat,
         } = setup;
+        let (leases, started_at) = (lease::Leases::new(store.is_shared()), clock.now());
         let pulse = Arc::new(Pulse::new(&clock));
         let nudges = Nudges::new(receivers.keys());
         let shared = Arc::new(Shared { store, clock, chance, receivers, watch, observer, nudges });
@@ -216,11 +227,20 @@ impl Agent {
             heartbeat,
             retention,
             pruner: prune::Pruner::default(),
+            replica,
+            leases,
+            started_at,
+            asked: Notify::new(),
         })
     }
 
     /// Starts every loop. They end when `shutdown` asks them to.
     pub fn start(self: &Arc<Self>, tasks: &Tasks, shutdown: &Shutdown) {
+        if self.shared.store.is_shared() {
+            tasks.spawn(lease::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
+            tasks.spawn(lease::listen(Arc::clone(self), shutdown.clone()));
+            tasks.spawn(lookout::survey(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
+        }
         for lane in self.lanes.values() {
             tasks.spawn(Arc::clone(lane).run(shutdown.clone(), self.pulse.heart()));
         }
@@ -238,11 +258,22 @@ impl Agent {
         tasks.spawn(prune::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
     }
 
-    /// Polls every source once and delivers what is due once; for the one-shot command.
+    /// Polls every source once that no other replica polls, and delivers what is due once; for the one-shot command.
     pub async fn once(&self) -> Vec<(SourceName, Result<Plan, store::Error>)> {
+        self.attend().await;
+        let plans = self.round().await;
+        self.leave().await;
+        plans
+    }
+
+    /// What [`Agent::once`] does between coming and leaving; for whoever makes many rounds, and attends in time.
+    pub async fn round(&self) -> Vec<(SourceName, Result<Plan, store::Error>)> {
         let mut plans = Vec::new();
         for (at, setup) in self.sources.iter().enumerate() {
-            plans.push((setup.source.facts().name.clone(), self.poll(at).await));
+            // What another replica polls is seen by that one.
+            if self.leases.permit(&setup.source.facts().name).is_some() {
+                plans.push((setup.source.facts().name.clone(), self.poll(at).await));
+            }
         }
         self.look(false).await;
         self.gather_due().await;

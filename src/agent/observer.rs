@@ -130,6 +130,17 @@ pub enum Seen<'a> {
         /// What became of it.
         beat: &'a Beat,
     },
+    /// It was looked which sources this agent is to poll, where others share its store.
+    Leased {
+        /// How many it polls from here on.
+        held: usize,
+        /// How many of these are new to it.
+        new: usize,
+        /// How many it no longer polls.
+        lost: usize,
+        /// Replicas that live; 0 when that cannot be known.
+        living: usize,
+    },
     /// A poll could not be kept: nothing was written, and the next poll finds the same again.
     PollLost {
         /// Where.

@@ -24,6 +24,7 @@ use crate::model::name::{FollowUpName, JobId, SourceName};
 use crate::model::time::Timestamp;
 use crate::plan::{Plan, Ruling, moved, outcome, rule_on};
 use crate::source::Source;
+use crate::store::share::{Begun, Bounds};
 use crate::store::{Errand, Record, Trouble};
 
 /// The outbox is looked at this often without a nudge: somebody may have approved something.
@@ -59,14 +60,35 @@ impl fmt::Debug for Performer {
     }
 }
 
+/// How the task of a deed ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It is settled, or somebody else's.
+    Over,
+    /// Another replica is at one like it: looking again at once would find the same.
+    PutOff,
+}
+
 /// Deeds under way: of which follow-up, on which resource.
 #[derive(Default)]
 struct Flight {
-    tasks: JoinSet<()>,
+    tasks: JoinSet<End>,
     deeds: HashMap<Id, (FollowUpName, String)>,
 }
 
 impl Flight {
+    /// Waits until a deed is over, and others may have their turn: `false` when none is under way any more.
+    async fn over(&mut self) -> bool {
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            let (id, end) = ended.unwrap_or_else(|error| (error.id(), End::Over));
+            self.deeds.remove(&id);
+            if end == End::Over {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Whether another one of the same name, or on the same resource, is under way.
     fn is_busy(&self, follow_up: &FollowUp) -> bool {
         let resource = follow_up.resource();
@@ -108,9 +130,7 @@ impl Performer {
             heart.beat(LOOK_EVERY + STORE_PAUSE);
             self.launch(&mut flight).await;
             tokio::select! {
-                Some(ended) = flight.tasks.join_next_with_id() => {
-                    flight.deeds.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
-                }
+                true = flight.over() => {}
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = shutdown.requested() => {}
@@ -125,12 +145,9 @@ impl Performer {
     /// Does what is due now and comes back when nothing more is.
     pub(super) async fn turn(self: &Arc<Self>) {
         let mut flight = Flight::default();
-        loop {
+        self.launch(&mut flight).await;
+        while flight.over().await {
             self.launch(&mut flight).await;
-            match flight.tasks.join_next_with_id().await {
-                Some(ended) => drop(flight.deeds.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id))),
-                None => return,
-            }
         }
     }
 
@@ -178,7 +195,9 @@ impl Performer {
             }
             (Ruling::Act, Ok(intent)) => {
                 let deed = (follow_up.name.clone(), follow_up.resource());
-                let task = flight.tasks.spawn(Arc::clone(self).act(setup.clone(), claimed, follow_up, intent));
+                // Somebody's word stands above the limit.
+                let limit = standing.consent.map_or(setup.guard.limit.count, |_| usize::MAX);
+                let task = flight.tasks.spawn(Arc::clone(self).act(setup.clone(), claimed, follow_up, intent, limit));
                 flight.deeds.insert(task.id(), deed);
                 return;
             }
@@ -203,7 +222,14 @@ impl Performer {
     }
 
     /// Does it: the job is looked at once more, that it is begun is written, and then it is done.
-    async fn act(self: Arc<Self>, setup: FollowUpSetup, claimed: Claimed, follow_up: FollowUp, intent: String) {
+    async fn act(
+        self: Arc<Self>,
+        setup: FollowUpSetup,
+        claimed: Claimed,
+        follow_up: FollowUp,
+        intent: String,
+        limit: usize,
+    ) -> End {
         let at = self.shared.clock.now();
         let topic = &follow_up.topic;
         let source = self.sources.get(&topic.source.name);
@@ -215,7 +241,7 @@ impl Performer {
                     Point::NotFound => moved(&topic.transition.to, None),
                     Point::Unknown if claimed.tries < LOOKS_MAX => {
                         self.postpone(claimed, at).await;
-                        return;
+                        return End::Over;
                     }
                     Point::Unknown => Some("its job could not be looked at".to_owned()),
                 },
@@ -224,23 +250,32 @@ impl Performer {
                 let what = format!("Nothing was done: {why}.");
                 let done = Done { ending: Ending::NotDone, what, code: None, output: String::new() };
                 self.finish(claimed, &follow_up, done, at).await;
-                return;
+                return End::Over;
             }
         }
-        match self.shared.store.begin(claimed.clone(), self.shared.clock.now()).await {
-            Ok(true) => {}
+        let now = self.shared.clock.now();
+        let since = now.minus(setup.guard.limit.per);
+        let bounds = Bounds { resource: follow_up.resource(), since, limit, now };
+        match self.shared.store.begin(claimed.clone(), bounds).await {
+            Ok(Begun::Yes) => {}
             // Somebody else has it.
-            Ok(false) => return,
+            Ok(Begun::No) => return End::Over,
+            // Another replica is at one like it.
+            Ok(Begun::Later) => {
+                self.give_back(claimed).await;
+                return End::PutOff;
+            }
             Err(error) => {
                 self.shared.observer.see(&Seen::StoreFailed { doing: "beginning a follow-up", error: &error });
                 // It may have been written: what becomes of it is decided at the next look.
                 self.give_back(claimed).await;
-                return;
+                return End::PutOff;
             }
         }
         let mut done = setup.deed.perform(&follow_up, source.and_then(|source| source.project())).await;
         done.what = format!("{}: {}.", sentence(&intent), done.what.trim_end_matches('.'));
         self.finish(claimed, &follow_up, done, at).await;
+        End::Over
     }
 
     /// Records what came of it, and tells whoever heard of the match.

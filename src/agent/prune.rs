@@ -33,6 +33,8 @@ const STRIDES: u32 = 100;
 const ROWS: (usize, usize, usize) = (500, 50, 10);
 /// A step that took longer is followed by a smaller one; one that took a third of it, by a larger one.
 const STEP_MAX: Duration = Duration::from_millis(10);
+/// The same where others wait for no step: a database takes so long to write at all.
+const SHARED_STEP_MAX: Duration = Duration::from_millis(200);
 /// The one-shot cycle goes on for no longer than this.
 const ONCE_MAX: Duration = Duration::from_secs(2);
 /// So much is given back to the disk in one step.
@@ -146,6 +148,10 @@ impl Agent {
 
     /// Whether the last time is long enough ago; one that lies ahead is from before the clock was set back.
     async fn is_time(&self) -> bool {
+        // Of several replicas one does it for all.
+        if !self.leases.is_housekeeper() {
+            return false;
+        }
         let now = self.shared.clock.now();
         match self.shared.store.pruning().await {
             Ok(last) => last.is_none_or(|last| now >= last.at.plus(EVERY) || last.at > now),
@@ -213,7 +219,7 @@ impl Agent {
         let (before, at) = last.map_or((0, Timestamp::default()), |last| (last.excess, last.at));
         let owed = room_told(room.used, self.retention.size_max, before, &self.shared.watch, at, now);
         if !owed.is_empty() {
-            self.shared.store.tell(Told { sources: Vec::new(), deliveries: self.freeze(&owed, None) }).await?;
+            self.shared.store.tell(Told { deliveries: self.freeze(&owed, None), ..Told::default() }).await?;
             owed.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));
         }
         Ok(())
@@ -251,7 +257,8 @@ impl Sweep<'_> {
                 let watch = self.agent.shared.clock.stopwatch();
                 let pruned = self.agent.shared.store.prune(step).await?;
                 let took = watch.elapsed();
-                self.rows = fitting(self.rows, took);
+                let step_max = if self.agent.shared.store.is_shared() { SHARED_STEP_MAX } else { STEP_MAX };
+                self.rows = fitting(self.rows, took, step_max);
                 self.longest = self.longest.max(took);
                 self.removed += pruned.removed as u64;
                 self.cut = !self.pace.goes_on(took).await;
@@ -281,18 +288,18 @@ impl Sweep<'_> {
 }
 
 /// How many rows the next step looks at.
-fn fitting(rows: usize, took: Duration) -> usize {
+fn fitting(rows: usize, took: Duration, step_max: Duration) -> usize {
     let (most, _, least) = ROWS;
     match took {
-        took if took > STEP_MAX => (rows / 2).max(least),
-        took if took < STEP_MAX / 3 => (rows * 2).min(most),
+        took if took > step_max => (rows / 2).max(least),
+        took if took < step_max / 3 => (rows * 2).min(most),
         _ => rows,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, fitting};
+    use super::{Duration, STEP_MAX, fitting};
 
     #[test]
     fn a_step_that_took_long_is_followed_by_smaller_ones_until_they_fit() {
@@ -300,10 +307,10 @@ mod tests {
         let sizes = [16, 40, 400, 400, 400, 10, 1, 1].map(took);
         let mut rows = 200;
         let sizes = sizes.map(|took| {
-            rows = fitting(rows, took);
+            rows = fitting(rows, took, STEP_MAX);
             rows
         });
         assert_eq!(sizes, [100, 50, 25, 12, 10, 10, 20, 40]);
-        assert_eq!(fitting(500, took(0)), 500);
+        assert_eq!(fitting(500, took(0), STEP_MAX), 500);
     }
 }

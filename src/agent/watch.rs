@@ -15,6 +15,7 @@ use crate::model::name::{AlertId, JobId, SourceName};
 use crate::model::time::Timestamp;
 use crate::plan::{Input, Paced, Plan, plan};
 use crate::rules::{Facts, RuleSet, class_of};
+use crate::store::share::Fence;
 use crate::store::{self, Wanted};
 
 /// With `auto`, sources with more jobs than this are mostly read briefly: below, a whole listing costs as little.
@@ -32,6 +33,10 @@ const SPREAD: f64 = 0.1;
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Longest request for rest that is honoured.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// A source that another replica polls is looked at so often without a sign that it changed hands.
+const UNLEASED_LOOK: Duration = Duration::from_secs(600);
+/// A decision on which another replica was quicker is made again so often.
+const TURNS_MAX: u32 = 50;
 /// What a poll may take, all pages and retries in it.
 const POLL_MAX: Duration = Duration::from_secs(400);
 
@@ -42,13 +47,29 @@ pub(super) async fn run(agent: Arc<Agent>, at: usize, shutdown: Shutdown, heart:
     let turn = u32::try_from(at).unwrap_or(u32::MAX);
     let whole = SPREAD_START.saturating_mul(u32::try_from(agent.sources.len()).unwrap_or(u32::MAX));
     let mut wait = whole.min(setup.poll_every).mul_f64(f64::from(turn) / agent.sources.len().max(1) as f64);
+    let first = wait;
     let mut slowness = Slowness::default();
+    let mut leases = agent.leases.changes();
     loop {
+        if agent.leases.permit(&setup.source.facts().name).is_none() {
+            heart.beat(UNLEASED_LOOK);
+            tokio::select! {
+                _ = leases.changed() => {}
+                () = tokio::time::sleep(UNLEASED_LOOK) => {}
+                () = shutdown.requested() => return,
+            }
+            // Whoever takes over many sources does not poll them all at once.
+            (wait, slowness) = (first, Slowness::default());
+            continue;
+        }
         heart.beat(wait);
         tokio::select! {
             () = tokio::time::sleep(wait), if !wait.is_zero() => {}
             () = shutdown.requested() => return,
             () = std::future::ready(()), if wait.is_zero() => {}
+        }
+        if agent.leases.permit(&setup.source.facts().name).is_none() {
+            continue;
         }
         heart.beat(POLL_MAX);
         let polled = tokio::select! {
@@ -117,6 +138,8 @@ async fn confirm(setup: &SourceSetup, ids: Vec<&JobId>) -> Points {
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     known: Option<Desktop>,
+    /// The lease under which it is known: under another one, somebody else has polled meanwhile.
+    fence: Option<Fence>,
 }
 
 #[derive(Debug)]
@@ -148,15 +171,21 @@ impl Agent {
         let mut desk = self.desks[at].lock().await;
         let watch = self.shared.clock.stopwatch();
         let polled = async {
+            let name = &setup.source.facts().name;
+            let away = || store::Error::Fenced(format!("{name} is not polled here: no lease for it is held"));
+            let fence = self.leases.permit(name).ok_or_else(away)?;
+            if desk.fence != fence {
+                *desk = Desk { known: None, fence: fence.clone() };
+            }
             let plan = self.decide(setup, &mut desk).await?;
-            let deliveries = self.commit(&plan).await?;
+            let deliveries = self.commit(&plan, fence).await?;
             Ok((plan, deliveries))
         };
         match polled.await {
             Ok((plan, deliveries)) => {
                 desk.note(&plan);
                 // First: who hears of the poll may ask at once whether the source is seen.
-                self.lookout.note(&plan);
+                self.lookout.note(&plan, self.shared.store.is_shared());
                 self.shared.observer.see(&Seen::Polled { plan: &plan, deliveries, took: watch.elapsed() });
                 let source = &plan.source.name;
                 self.shared.observer.see(&Seen::Remarked { source, remarks: &setup.source.remarks() });
@@ -165,6 +194,7 @@ impl Agent {
             Err(error) => {
                 // What the store has now is not known for sure: the index is made anew.
                 desk.known = None;
+                self.doubt(&error);
                 self.shared.observer.see(&Seen::PollLost { source: &setup.source.facts().name, error: &error });
                 Err(error)
             }
@@ -211,13 +241,23 @@ impl Agent {
     }
 
     /// Writes a plan in one transaction and wakes whoever has something to send.
-    async fn commit(&self, plan: &Plan) -> Result<usize, store::Error> {
+    async fn commit(&self, plan: &Plan, fence: Option<Fence>) -> Result<usize, store::Error> {
         // How fast a receiver is told is decided by one poll after the other.
         let _turn = match plan.owed.is_empty() {
             true => None,
             false => Some(self.turns.lock().await),
         };
-        let Paced { send, hold, groups } = self.pace(plan).await?;
+        for _ in 1..TURNS_MAX {
+            match self.try_commit(plan, fence.clone()).await {
+                Err(store::Error::Overtaken) => {}
+                end => return end,
+            }
+        }
+        self.try_commit(plan, fence).await
+    }
+
+    async fn try_commit(&self, plan: &Plan, fence: Option<Fence>) -> Result<usize, store::Error> {
+        let (Paced { send, hold, groups }, turns) = self.pace(plan).await?;
         let holds = !hold.is_empty();
         let written = self
             .shared
@@ -237,6 +277,9 @@ impl Agent {
                 unmuted: plan.unmuted.clone(),
                 fates: plan.fates.clone(),
                 follow_ups: self.performer.errands(plan),
+                fault: plan.fault.clone(),
+                fence,
+                turns,
             })
             .await?;
         send.iter().for_each(|owed| self.shared.nudges.nudge(&owed.receiver));

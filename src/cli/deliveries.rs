@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use super::grid::{Cell, cell};
 use super::list::{self, Follow, Shape};
+use super::run::now;
 use super::{Exit, Format, Global, Since, completions, show, since};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -361,7 +362,7 @@ async fn retry(
         Some(receiver) => Again::Pending(receiver),
         None => Again::These(wanted.clone()),
     };
-    let done = store.again(which, Clock::system().now()).await?;
+    let done = store.again(which, now(store).await?).await?;
     if let Some(receiver) = receiver.filter(|_| held) {
         writeln!(out, "{receiver} is open again")?;
     }
@@ -384,7 +385,7 @@ async fn end(store: &dyn Store, ids: Vec<String>, author: &str, comment: &str) -
     if !comment.is_empty() {
         note = format!("{note}: {}", tame(comment, COMMENT_MAX));
     }
-    let ended = store.end(ids.clone(), &note, Clock::system().now()).await?;
+    let ended = store.end(ids.clone(), &note, now(store).await?).await?;
     let (mut out, mut exit) = (anstream::stdout(), Exit::Done);
     for (id, what) in ids.iter().zip(ended) {
         let wrong = match what {

@@ -72,6 +72,7 @@ impl Observer for Reporter {
             | Seen::Returned { .. }
             | Seen::Pruned { .. }
             | Seen::Oversized { .. }
+            | Seen::Leased { .. }
             | Seen::StoreFailed { .. }
             | Seen::RulesTaken { .. }
             | Seen::RulesRefused { .. }
@@ -117,7 +118,7 @@ impl Demo {
             anyhow::bail!("the demo's own files cannot be used: {line}");
         }
         let store = open(&config, Access::Agent).await.map_err(|(error, _)| error)?;
-        let agent = assemble(config, rules, store, Arc::new(Reporter(tell)));
+        let agent = assemble(config, rules, store, Clock::system(), Arc::new(Reporter(tell)));
         let mut printer = Printer { out: anstream::stdout(), watch: clock.stopwatch(), seen: Tally::default() };
         printer.intro(&addresses, story)?;
         agent.start(&tasks, &shutdown);

@@ -40,8 +40,13 @@ impl Doctor {
         let rules = if count == 1 { "1 rule".to_owned() } else { format!("{count} rules") };
         let text = format!("{}: {rules}", global.config_path().display());
         chart.note("", vec![Finding::new("configuration", Health::Good, text)])?;
-        chart.note("", machine::state(&config.state))?;
-        chart.note("", room(&config).into_iter().collect())?;
+        let clock = Clock::system();
+        let state = match config.state.is_shared() {
+            true => bounded(care::examine(&config.state, &move || clock.now())).await,
+            false => machine::state(&config.state.url),
+        };
+        chart.note("", state)?;
+        chart.note("", room(&config).await.into_iter().collect())?;
         chart.note("", machine::unit().await)?;
         let brief = config.sources.len() > SHOWN_MAX;
         let mut well = 0;
@@ -156,8 +161,8 @@ pub(super) fn print(out: &mut impl std::io::Write, whose: &str, finding: &Findin
 }
 
 /// Whether the state is as large as it may be, if there is one that can be looked at.
-fn room(config: &Config) -> Option<Finding> {
-    let last = care::info(&config.state, false).ok()?.pruning?;
+async fn room(config: &Config) -> Option<Finding> {
+    let last = care::info(&config.state, false).await.ok()?.pruning?;
     let (health, text) = match (config.retention.size_max, last.excess) {
         (Some(max), excess @ 1..) => (
             Health::Doubtful,

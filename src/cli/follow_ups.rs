@@ -6,6 +6,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, Table};
 use serde_json::json;
 
+use super::run::now;
 use super::{Exit, Format, Global, completions, show};
 use crate::clock::Clock;
 use crate::deliver::tame;
@@ -93,7 +94,7 @@ impl Word {
         let consent = Consent { approved, by: tame(&self.author, NAME_MAX) };
         let mut exit = Exit::Done;
         for id in self.ids {
-            if store.consent(&DeliveryId::from(id.as_str()), consent.clone(), Clock::system().now()).await? {
+            if store.consent(&DeliveryId::from(id.as_str()), consent.clone(), now(store).await?).await? {
                 let word = if approved { "approved: it is done as soon as the agent looks" } else { "rejected" };
                 writeln!(anstream::stdout(), "{id} is {word}")?;
             } else {

@@ -16,6 +16,7 @@ mod man;
 mod poll;
 mod probe;
 mod reload;
+mod replicas;
 mod rules;
 mod run;
 mod schema;
@@ -131,9 +132,11 @@ enum Command {
     /// Keep quiet about something for a while.
     #[command(subcommand)]
     Silence(silence::Silences),
-    /// Look at the state, copy it, give its room back.
+    /// Look at the state, copy it, give its room back, carry it over into a database.
     #[command(subcommand)]
     State(state::States),
+    /// The agents that share a state: who lives, and who polls what.
+    Replicas(replicas::Replicas),
     /// The JSON Schema of a file, for editors.
     #[command(subcommand)]
     Schema(schema::Schema),
@@ -215,7 +218,8 @@ fn run(global: &Global, command: Command) -> anyhow::Result<Exit> {
         Command::FollowUps(follow_ups) => runtime.block_on(follow_ups.run(global)),
         Command::Rules(rules) => runtime.block_on(rules.run(global)),
         Command::Silence(silence) => runtime.block_on(silence.run(global)),
-        Command::State(state) => state.run(global),
+        Command::State(state) => runtime.block_on(state.run(global)),
+        Command::Replicas(replicas) => runtime.block_on(replicas.run(global)),
         Command::Schema(schema) => schema.run(),
         Command::Probe(probe) => runtime.block_on(probe.run(global)),
         Command::Doctor(doctor) => runtime.block_on(doctor.run(global)),
@@ -245,7 +249,8 @@ impl Global {
             (_, 1, true) | (_, 2, _) => "debug",
             (_, _, _) => "trace",
         };
-        let directives = config::variable("RUST_LOG").unwrap_or_else(|| format!("warn,jobwatch={level}"));
+        let directives =
+            config::variable("RUST_LOG").unwrap_or_else(|| format!("warn,deadpool=error,jobwatch={level}"));
         let format = match self.log_format {
             LogFormat::Text => log::Format::Text,
             LogFormat::Json => log::Format::Json,

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use super::run::{assemble, open};
+use super::run::{assemble, clock, open};
 use super::{Exit, Format, Global, completions, show};
 use crate::agent::Observer;
 use crate::clock::Clock;
@@ -45,7 +45,8 @@ impl Poll {
             }
         };
         let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(Log::new(|| Clock::system().now()))];
-        let agent = assemble(config, rules, store, Arc::new(observers));
+        let clock = clock(&*store).await?;
+        let agent = assemble(config, rules, store, clock, Arc::new(observers));
         let plans = if self.dry_run { agent.rehearse().await } else { agent.once().await };
         self.print(&plans)?;
         let all_complete = plans.iter().all(|(_, plan)| plan.as_ref().is_ok_and(|plan| plan.complete));

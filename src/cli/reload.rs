@@ -3,9 +3,8 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::run::{RELOAD, open};
+use super::run::{RELOAD, clock, open};
 use super::{Exit, Global, say_report};
-use crate::clock::Clock;
 use crate::config::{self, Purpose};
 use crate::store::{Access, Answer};
 
@@ -34,7 +33,7 @@ impl Reload {
                 return Ok(exit);
             }
         };
-        let clock = Clock::system();
+        let clock = clock(&*store).await?;
         let n = store.ask(RELOAD, clock.now()).await?;
         let waiting = async {
             loop {

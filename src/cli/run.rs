@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::{Exit, Global};
-use crate::agent::{Agent, GRACE, Observer, Setup, Shutdown, Tasks};
+use crate::agent::{Agent, GRACE, Observer, Replica, Setup, Shutdown, Tasks};
 use crate::clock::Clock;
 use crate::config::{self, Config, Purpose};
 use crate::model::follow_up::FollowUp;
@@ -17,7 +17,7 @@ use crate::model::time::Timestamp;
 use crate::ops::admin::{Admin, Inside};
 use crate::ops::log::Log;
 use crate::ops::metrics::{Metrics, Subjects};
-use crate::ops::page::{Page, Setup as PageSetup, Witness};
+use crate::ops::page::{Now, Page, Setup as PageSetup, Witness};
 use crate::ops::systemd::{self, Notifier};
 use crate::rules::RuleSet;
 use crate::store::{self, Access, Store};
@@ -45,8 +45,19 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
     };
     let (sources, receivers, count) = (config.sources.len(), config.receivers.len(), rules.rules.len());
     warn_of_orphans(&*store, &config).await;
-    let metrics = Arc::new(measure(&config, &rules, Arc::clone(&store)));
-    let witness = Arc::new(Witness::new(count, now));
+    let clock = match clock(&*store).await {
+        Ok(clock) => clock,
+        Err(error) => {
+            error!("{error}");
+            return Ok(Exit::Failed);
+        }
+    };
+    let now: Now = {
+        let clock = clock.clone();
+        Arc::new(move || clock.now())
+    };
+    let metrics = Arc::new(measure(&config, &rules, Arc::clone(&store), clock.clone()));
+    let witness = Arc::new(Witness::new(count, Arc::clone(&now)));
     let about = PageSetup {
         sources: config.sources.iter().map(|setup| setup.source.facts().name.clone()).collect(),
         receivers: config.receivers.keys().cloned().collect(),
@@ -57,16 +68,20 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
         Arc::<Metrics>::clone(&metrics),
         Arc::<Witness>::clone(&witness),
         Arc::new(Notifier::new(sources)),
-        Arc::new(Log::new(|| Clock::system().now())),
+        Arc::new(Log::new({
+            let now = Arc::clone(&now);
+            move || now()
+        })),
     ];
     let (paths, known, when) = (config.rules.clone(), config.known.clone(), config.reload);
-    let agent = assemble(config, rules, Arc::clone(&store), Arc::new(observers));
-    let reloader = Reloader::new(Arc::clone(&agent), paths, known, footprint);
+    let agent = assemble(config, rules, Arc::clone(&store), clock.clone(), Arc::new(observers));
+    let shared = reload::Shared { store: Arc::clone(&store), clock };
+    let reloader = Reloader::new(Arc::clone(&agent), shared, paths, known, footprint);
     let mut signals = Signals::new()?;
     let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
     agent.start(&tasks, &shutdown);
     tasks.spawn(systemd::watchdog(Arc::clone(agent.pulse()), shutdown.clone()));
-    reloader.start(Arc::clone(&store), when, &tasks, &shutdown);
+    reloader.start(when, &tasks, &shutdown);
     if let Some(admin) = admin {
         let rules = Arc::<Reloader>::clone(&reloader);
         let pulse = Arc::clone(agent.pulse());
@@ -90,8 +105,14 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<Exit> {
     Ok(if in_time { Exit::Done } else { Exit::Failed })
 }
 
-fn now() -> Timestamp {
-    Clock::system().now()
+/// The clock that all who share the store go by.
+pub(super) async fn clock(store: &dyn Store) -> Result<Clock, store::Error> {
+    Ok(store.time().await?.map_or_else(Clock::system, Clock::steered))
+}
+
+/// The time on that clock.
+pub(super) async fn now(store: &dyn Store) -> Result<Timestamp, store::Error> {
+    Ok(clock(store).await?.now())
 }
 
 /// Puts an agent together from a configuration.
@@ -99,11 +120,12 @@ pub(super) fn assemble(
     config: Config,
     rules: RuleSet,
     store: Arc<dyn Store>,
+    clock: Clock,
     observer: Arc<dyn Observer>,
 ) -> Arc<Agent> {
     Agent::new(Setup {
         store,
-        clock: Clock::system(),
+        clock,
         chance: fastrand::f64,
         sources: config.sources,
         receivers: config.receivers,
@@ -111,6 +133,7 @@ pub(super) fn assemble(
         rules,
         watch: config.watch,
         retention: config.retention,
+        replica: Replica { name: name(), lease: config.lease },
         observer,
         heartbeat: config.heartbeat,
     })
@@ -121,10 +144,20 @@ pub(super) async fn open(config: &Config, access: Access) -> Result<Arc<dyn Stor
     store::open(&config.state, access).await.map_err(|error| {
         let exit = match error {
             store::Error::Unusable(_) => Exit::Config,
-            store::Error::InUse(_) | store::Error::Missing(_) | store::Error::Failed(_) => Exit::Failed,
+            store::Error::InUse(_)
+            | store::Error::Missing(_)
+            | store::Error::Failed(_)
+            | store::Error::Fenced(_)
+            | store::Error::Overtaken => Exit::Failed,
         };
         (error, exit)
     })
+}
+
+/// What other replicas, and people, call this one.
+fn name() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}:{}", std::process::id())
 }
 
 /// Binds the admin interface, if there is one.
@@ -138,13 +171,12 @@ async fn bind(admin: Option<config::Admin>) -> anyhow::Result<Option<Admin>> {
 }
 
 /// The metrics of all that is configured.
-fn measure(config: &Config, rules: &RuleSet, store: Arc<dyn Store>) -> Metrics {
+fn measure(config: &Config, rules: &RuleSet, store: Arc<dyn Store>, clock: Clock) -> Metrics {
     let subjects = Subjects {
         sources: config.sources.iter().map(|setup| setup.source.facts().name.clone()).collect(),
         receivers: config.receivers.keys().cloned().collect(),
         rules: rules.rules.iter().map(|rule| rule.id().clone()).collect(),
     };
-    let clock = Clock::system();
     Metrics::new(subjects, store, move || clock.now())
 }
 

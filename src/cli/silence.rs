@@ -7,8 +7,8 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, Table};
 use serde_json::{Value, json};
 
+use super::run::now;
 use super::{Exit, Format, Global, completions, show};
-use crate::clock::Clock;
 use crate::config;
 use crate::document::{self, suggest};
 use crate::model::alert::Silence;
@@ -105,7 +105,7 @@ impl Silences {
 impl Add {
     /// Without rules, whether there is such a rule is not asked.
     async fn run(self, store: &dyn Store, rules: Option<&RuleSet>) -> anyhow::Result<Exit> {
-        let now = Clock::system().now();
+        let now = now(store).await?;
         let starts_at = self.from.unwrap_or(now);
         let ends_at = starts_at.plus(self.length);
         let refuse = |why: String| -> anyhow::Result<Exit> {
@@ -189,7 +189,7 @@ fn finding_json(finding: &Finding) -> Value {
 }
 
 async fn list(store: &dyn Store, format: Format) -> anyhow::Result<Exit> {
-    let now = Clock::system().now();
+    let now = now(store).await?;
     let silences = store.silences(now).await?;
     let mut out = anstream::stdout();
     if format == Format::Json {
@@ -222,7 +222,7 @@ async fn list(store: &dyn Store, format: Format) -> anyhow::Result<Exit> {
 }
 
 async fn expire(store: &dyn Store, ids: Vec<String>) -> anyhow::Result<Exit> {
-    let now = Clock::system().now();
+    let now = now(store).await?;
     let silences = store.silences(now).await?;
     let mut exit = Exit::Done;
     for id in ids {

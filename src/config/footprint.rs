@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use super::secret::{Stamp, stamp};
 use super::{read, rule_files};
 
+use crate::model::name::derive;
+
 /// Rule files and what they name, as they were read.
 #[derive(Clone, Debug, Default)]
 pub struct Footprint {
@@ -69,6 +71,17 @@ impl Footprint {
             self.traces.entry(path.clone()).or_default().stamp = *stamp;
         }
         true
+    }
+
+    /// A digest of what the files say and are called, wherever they lie.
+    pub(super) fn digest(&self) -> String {
+        let about = |(path, trace): (&PathBuf, &Trace)| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            format!("{name}={:016x}", trace.words.unwrap_or_default())
+        };
+        let mut files: Vec<String> = self.traces.iter().map(about).collect();
+        files.sort_unstable();
+        derive("rul", &files.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     fn is_rule_file(&self, file: &Path) -> bool {

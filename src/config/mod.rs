@@ -32,6 +32,7 @@ use crate::plan::{Disagreement, Guard, Permit, Rate, SelfWatch, rehearse};
 use crate::retry::Schedule;
 use crate::rules::{Expectation, Rule, RuleSet, RuleTest, Surroundings, Window, load as load_rules};
 use crate::source;
+use crate::store::{self, Place};
 pub use footprint::{Footprint, Look};
 pub use outline::Outline;
 pub use schema::schema;
@@ -55,6 +56,13 @@ const LIMIT: Rate = Rate { count: 10, per: Duration::from_secs(3_600) };
 const RULE_FILES_MAX: usize = 1_000;
 /// History is not kept for longer than some ten years.
 const HISTORY_MAX: Duration = Duration::from_secs(3_660 * 86_400);
+/// Where the state is when nothing is said.
+const STATE: &str = "sqlite:/var/lib/jobwatch/state.db";
+/// As many connections to a shared state may be asked for.
+const CONNECTIONS: Range<i64> = 2..101;
+/// As long as a source may stay with a replica that is not heard of, and how long it does if nothing is said.
+const LEASES: Range<Duration> = Duration::from_secs(2)..Duration::from_secs(301);
+const LEASE: Duration = Duration::from_secs(15);
 /// What a state may be bounded to, in bytes.
 const SIZES: Range<u64> = 16 << 20..1 << 50;
 const SECOND: Duration = Duration::from_secs(1);
@@ -72,8 +80,10 @@ pub enum Purpose {
 /// A configuration as it is meant.
 #[derive(Debug)]
 pub struct Config {
-    /// The state's URL.
-    pub state: String,
+    /// Where the state is.
+    pub state: Place,
+    /// How long a source stays with a replica that is not heard of.
+    pub lease: Duration,
     /// Directories and files of rules.
     pub rules: Vec<PathBuf>,
     /// When rules are read anew.
@@ -259,7 +269,9 @@ pub fn read_rules(paths: &[PathBuf], known: Option<&Known>) -> Reading {
             report.add(&idle.file, idle.unless_used(&set));
         }
     }
-    Reading { rules: set, report, footprint: footprint.into_inner() }
+    let footprint = footprint.into_inner();
+    let set = RuleSet { digest: footprint.digest(), ..set };
+    Reading { rules: set, report, footprint }
 }
 
 /// Where a test in a rule file and its rule disagree, as problems of that file.
@@ -341,6 +353,23 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// A state's URL, with paths that are relative to the configuration made whole.
+fn located(url: &str, base: &Path) -> String {
+    if let Some(path) = url.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+        return format!("sqlite:{}", base.join(path).display());
+    }
+    let Some((address, settings)) = url.split_once('?') else { return url.to_owned() };
+    let whole = |setting: &str| match setting.split_once('=') {
+        Some(("sslrootcert", path)) => {
+            let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+            let path = base.join(&*path).display().to_string();
+            format!("sslrootcert={}", percent_encoding::utf8_percent_encode(&path, percent_encoding::NON_ALPHANUMERIC))
+        }
+        Some(_) | None => setting.to_owned(),
+    };
+    format!("{address}?{}", settings.split('&').map(whole).collect::<Vec<_>>().join("&"))
+}
+
 struct Reader {
     base: PathBuf,
     purpose: Purpose,
@@ -362,7 +391,8 @@ impl Reader {
         let (names, receivers, idle) = self.receivers(&top, &vault);
         let (sources, source_names, source_count) = self.sources(&top, &vault);
         let known: Vec<&str> = names.iter().map(ReceiverName::as_str).collect();
-        let state = agent.as_ref().and_then(|agent| self.state(agent));
+        let state = agent.as_ref().and_then(|agent| self.state(agent, &vault));
+        let lease = agent.as_ref().and_then(|agent| agent.duration("lease", LEASES));
         let rules = agent
             .as_ref()
             .and_then(|agent| agent.strings("rules"))
@@ -414,7 +444,8 @@ impl Reader {
         idle.extend(names_of_windows.into_iter().map(|(name, _)| self.idle(IdleKind::Window, name)));
         top.finish();
         Config {
-            state: state.unwrap_or_else(|| "sqlite:/var/lib/jobwatch/state.db".into()),
+            state: state.unwrap_or_else(|| Place::new(STATE)),
+            lease: lease.unwrap_or(LEASE),
             rules: rules.unwrap_or_else(|| vec![self.base.join("rules")]),
             reload: reload.unwrap_or_default(),
             admin,
@@ -433,19 +464,51 @@ impl Reader {
         Idle { kind, name: name.value, file: Arc::clone(&self.file), span: name.span }
     }
 
-    fn state(&self, agent: &Table<'_>) -> Option<String> {
-        let state = agent.string("state")?;
-        match state.value.strip_prefix("sqlite:") {
-            Some(path) if !path.is_empty() => Some(format!("sqlite:{}", self.base.join(path).display())),
-            Some(_) | None => {
-                let message = match state.value.split(':').next() {
-                    Some("postgres" | "postgresql") => "PostgreSQL is not available in this version".to_owned(),
-                    Some(_) | None => format!("`{}` names no state", state.value),
-                };
-                agent.error("state", state.span, message, "state = \"sqlite:/var/lib/jobwatch/state.db\"");
-                None
+    fn state(&self, agent: &Table<'_>, vault: &Vault) -> Option<Place> {
+        const HELP: &str = "state = \"sqlite:/var/lib/jobwatch/state.db\", or \"postgres://jobwatch@db.example.org/jobwatch\" for several replicas";
+        let state = agent.string("state");
+        let named = state.as_ref().map_or(STATE, |state| state.value.as_str());
+        let mut place = Place::new(located(named, &self.base));
+        if !place.is_shared() {
+            for key in ["state_password", "state_connections", "lease"] {
+                if let Some(value) = agent.misplaced(key) {
+                    let message = format!("`{key}` is of no use with a state that is a file");
+                    value.error(
+                        "state",
+                        message,
+                        "remove it, or share a state: state = \"postgres://USER@HOST/DATABASE\"",
+                    );
+                }
             }
         }
+        let connections = agent.integer("state_connections", CONNECTIONS).and_then(|count| usize::try_from(count).ok());
+        place.connections = connections.unwrap_or(Place::CONNECTIONS);
+        // Of one that has no place, where it comes from is not asked.
+        let given = agent.value("state_password").filter(|_| place.is_shared());
+        let password = given.as_ref().and_then(|value| value.secret(vault));
+        let Item { span, .. } = state?;
+        let mut sound = true;
+        if place.password.is_some() {
+            sound = false;
+            let refuse = |message: &str| {
+                agent.error("state", span.clone(), message, "state_password = { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }; none in the URL");
+            };
+            match (given.is_some(), vault.inline) {
+                (true, _) => refuse("the password stands in the URL, too"),
+                (false, true) => sound = true,
+                (false, false) => {
+                    refuse("a password stands in the URL: [agent] allow_inline_secrets = true permits that")
+                }
+            }
+        }
+        if let Some(password) = password {
+            place.password = Some(password.value);
+        }
+        if let Err(why) = store::check(&place) {
+            agent.error("state", span, why, HELP);
+            return None;
+        }
+        sound.then_some(place)
     }
 
     fn sources(&self, top: &Table<'_>, vault: &Vault) -> (Vec<SourceSetup>, Vec<SourceName>, usize) {

@@ -1,10 +1,13 @@
-//! The names in a configuration, for completion: read although something is wrong, without its secrets, and never for long.
+//! The names in a configuration, for completion: read although something is wrong, with no secret but
+//! the state's, and never for long.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use super::{read, rule_files};
-use crate::document::{Table, parse};
+use super::secret::Vault;
+use super::{located, read, rule_files};
+use crate::document::{Level, Table, parse};
+use crate::store::Place;
 
 /// More rule files than this are not looked through while somebody waits for a word.
 const RULE_FILES_MAX: usize = 200;
@@ -12,8 +15,8 @@ const RULE_FILES_MAX: usize = 200;
 /// What a configuration names.
 #[derive(Debug, Default)]
 pub struct Outline {
-    /// The state's URL.
-    pub state: Option<String>,
+    /// The state, with its password if that is at hand.
+    pub state: Option<Place>,
     /// Its sources.
     pub sources: Vec<String>,
     /// Its receivers, each with its kind.
@@ -30,10 +33,13 @@ impl Outline {
         let problems = RefCell::default();
         let top = Table::root(&table, &problems);
         let agent = top.table("agent");
-        let state = agent.as_ref().and_then(|agent| agent.string("state"));
-        let state = state.and_then(|state| {
-            let path = state.value.strip_prefix("sqlite:").filter(|path| !path.is_empty())?;
-            Some(format!("sqlite:{}", base.join(path).display()))
+        let state = agent.as_ref().and_then(|agent| {
+            let mut place = Place::new(located(&agent.string("state")?.value, base));
+            if place.is_shared() && place.password.is_none() {
+                let vault = Vault { base: base.to_owned(), inline: true, absent: Level::Warning };
+                place.password = agent.secret("state_password", &vault).map(|password| password.value);
+            }
+            Some(place)
         });
         let rules = agent.as_ref().and_then(|agent| agent.strings("rules"));
         let rules = rules.map(|paths| paths.into_iter().map(|path| base.join(path.value)).collect());

@@ -46,11 +46,20 @@ pub fn schema() -> Value {
 }
 
 fn agent() -> Value {
-    table(
+    let mut agent = table(
         "The agent itself.",
         &[],
         [
-            ("state", shaped("Where the state is kept: \"sqlite:PATH\". One agent at a time.", "^sqlite:.")),
+            (
+                "state",
+                shaped(
+                    "Where the state is kept: \"sqlite:PATH\" for one agent, or \"postgres://USER@HOST/DATABASE\" for several replicas.",
+                    "^(sqlite:.|postgres(ql)?://.)",
+                ),
+            ),
+            ("state_password", secret("The password of the state's user, where there is a database.")),
+            ("state_connections", integer("How many connections to the database each replica may have.", 2..101)),
+            ("lease", duration("How long a source stays with a replica that is not heard of.")),
             ("rules", strings("Directories or files of rules.")),
             ("notify", strings("Who hears of the agent's own troubles.")),
             (
@@ -63,7 +72,11 @@ fn agent() -> Value {
             ("requests_per_second", integer("How many requests all sources together send.", 1..100_001)),
             ("requests_per_second_per_host", integer("How many of them go to one host.", 1..100_001)),
         ],
-    )
+    );
+    let needing = ["state_password", "state_connections", "lease"].map(|key| json!({ "required": [key] }));
+    agent["if"] = json!({ "anyOf": needing });
+    agent["then"] = json!({ "required": ["state"], "properties": { "state": { "pattern": "^postgres" } } });
+    agent
 }
 
 fn heartbeat() -> Value {

@@ -81,6 +81,22 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
+    /// Every kind.
+    const ALL: [Self; 7] = [
+        Self::Unauthorized,
+        Self::Throttled,
+        Self::Misdirected,
+        Self::Unavailable,
+        Self::Malformed,
+        Self::Shifted,
+        Self::Vanished,
+    ];
+
+    /// The kind with this word.
+    pub fn read(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+
     /// The word for it in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -54,6 +54,9 @@ pub struct Pacing {
     pub waiting: HashSet<ReceiverName>,
     /// Groups that gather.
     pub groups: HashMap<(ReceiverName, String), Opened>,
+    /// What a store that is shared calls this state of what a receiver is told: a decision made on it is refused when there
+    /// has been another one since.
+    pub turns: HashMap<ReceiverName, i64>,
 }
 
 /// A group that gathers.

@@ -190,6 +190,11 @@ impl Observer for Log {
                 "the state is larger than [retention] size_max, and nothing more of it can be forgotten: `jobwatch state info` \
                  says what it holds"
             ),
+            Seen::Leased { held, new, lost, living } => {
+                if *new > 0 || *lost > 0 {
+                    info!(held, new, lost, replicas = living, "other sources are polled here");
+                }
+            }
             Seen::StoreFailed { doing, error } => self.store_failed(doing, error),
             Seen::Beaten { beat } => self.beaten(beat),
             Seen::RulesTaken { by, rules, warnings, .. } => {
@@ -204,6 +209,9 @@ impl Observer for Log {
                     errors = errors.len(),
                     "the rules on disk cannot be used: the old ones stay in force"
                 );
+            }
+            Seen::PollLost { source, error: store::Error::Fenced(why) } => {
+                info!(source = source.as_str(), "the poll is left to another replica: {why}");
             }
             Seen::PollLost { source, error } => {
                 let (source, text) = (source.as_str(), error.to_string());

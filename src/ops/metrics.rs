@@ -31,7 +31,7 @@ use crate::model::name::{ReceiverName, RuleId, SourceName};
 use crate::model::text::line;
 use crate::model::time::Timestamp;
 use crate::model::transition::{State, Transition};
-use crate::store::{Gauges, Store};
+use crate::store::{self, Gauges, Store};
 use text::Form;
 
 /// From a page of a small listing to the longest that a poll may take.
@@ -48,6 +48,8 @@ const OTHER: &str = "other";
 
 const POLL_OUTCOMES: [&str; 5] = ["complete", "incomplete", "unauthorized", "throttled", "failed"];
 const OUTCOMES: [&str; 4] = ["accepted", "refused", "retired", "unreachable"];
+/// What happens to leases.
+const LEASE_CHANGES: [&str; 2] = ["taken", "lost"];
 const VERDICTS: [&str; 2] = ["delivered", "dead"];
 
 /// What there is to be measured.
@@ -86,6 +88,9 @@ pub struct Metrics {
     pending: Series<1, Gauge>,
     oldest: Series<1, Seconds>,
     latency: Series<1, Histogram>,
+    leases: Gauge,
+    lease_changes: Series<1, Counter>,
+    replicas: Gauge,
     reload_successful: Gauge,
     reload_success_at: Seconds,
     sources: Vec<SourceName>,
@@ -157,6 +162,10 @@ impl fmt::Debug for Metrics {
     }
 }
 
+fn as_number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 impl Metrics {
     /// Every series of these subjects, at 0. The rules in force were read now.
     pub fn new(subjects: Subjects, store: Arc<dyn Store>, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
@@ -175,6 +184,11 @@ impl Metrics {
         let pending = Series::new(r, &catalogue::PENDING, Gauge::default);
         let oldest = Series::new(r, &catalogue::OLDEST, Seconds::default);
         let latency = Series::new(r, &catalogue::LATENCY, || Histogram::new(LATENCY_SECONDS));
+        let (leases, replicas) = (Gauge::default(), Gauge::default());
+        r.register(catalogue::LEASES.name, catalogue::LEASES.help, leases.clone());
+        let lease_changes = Series::new(r, &catalogue::LEASE_CHANGES, Counter::default);
+        LEASE_CHANGES.iter().for_each(|change| drop(lease_changes.at([change])));
+        r.register(catalogue::REPLICAS.name, catalogue::REPLICAS.help, replicas.clone());
         let (reload_successful, reload_success_at) = (Gauge::default(), Seconds::default());
         let (flag, moment) = (&catalogue::RELOAD_SUCCESSFUL, &catalogue::RELOAD_SUCCESS_AT);
         r.register(flag.name, flag.help, reload_successful.clone());
@@ -202,6 +216,9 @@ impl Metrics {
             pending,
             oldest,
             latency,
+            leases,
+            lease_changes,
+            replicas,
             reload_successful,
             reload_success_at,
             sources,
@@ -379,6 +396,8 @@ impl Observer for Metrics {
                     self.state().uncounted.insert(source.clone());
                 }
             }
+            // Another replica has it.
+            Seen::PollLost { error: store::Error::Fenced(_), .. } => {}
             Seen::PollLost { source, .. } => {
                 self.polls.at([source.as_str(), "failed"]).inc();
             }
@@ -398,6 +417,13 @@ impl Observer for Metrics {
                     }
                     Verdict::RetryAt(_) | Verdict::Held => {}
                 }
+            }
+            Seen::Leased { held, new, lost, living } => {
+                self.leases.set(as_number(*held));
+                self.replicas.set(as_number(*living));
+                let [taken, gone] = LEASE_CHANGES;
+                self.lease_changes.at([taken]).inc_by(u64::try_from(*new).unwrap_or(0));
+                self.lease_changes.at([gone]).inc_by(u64::try_from(*lost).unwrap_or(0));
             }
             Seen::RulesTaken { at, rules, .. } => self.reloaded(rules, *at),
             Seen::RulesRefused { .. } => {

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use crate::agent::{Observer, Pulse, Seen, Shutdown};
 use crate::model::name::SourceName;
+use crate::store;
 
 /// As much of a problem as is shown.
 const PROBLEM_MAX: usize = 300;
@@ -48,8 +49,16 @@ impl Observer for Notifier {
                 let trouble = plan.fault.as_ref().map(|fault| fault.text.clone());
                 sources.states.insert(plan.source.name.clone(), trouble);
             }
+            Seen::PollLost { error: store::Error::Fenced(_), .. } => return,
             Seen::PollLost { source, error } => {
                 sources.states.insert((*source).clone(), Some(error.to_string()));
+            }
+            // Others poll the rest.
+            Seen::Leased { held, lost, .. } => {
+                sources.expected = *held;
+                if *lost > 0 {
+                    sources.states.clear();
+                }
             }
             Seen::RulesTaken { .. } => sources.refused = None,
             Seen::RulesRefused { errors, .. } => sources.refused = errors.first().cloned(),

@@ -33,7 +33,7 @@ pub use decision::stay;
 pub use follow_up::{Guard, Permit, Ruling, moved, outcome, rule_on};
 pub use pace::{DIGEST_BYTES_MAX, DIGEST_MAX, Paced, Rate, Room, digest, digests, gather, is_end, pace};
 pub use rehearsal::{Disagreement, rehearse};
-pub use reload::{rules_accepted, rules_refused};
+pub use reload::{replicas_agree, replicas_differ, rules_accepted, rules_refused};
 pub use replay::{Replayed, replay};
 pub use room::room_told;
 pub use sight::{Outlook, SelfWatch, View, lookout};

@@ -53,6 +53,52 @@ pub fn rules_accepted(rules: usize, watch: &SelfWatch, since: Timestamp, now: Ti
     owed(&notification, "", watch, since)
 }
 
+/// What is owed when replicas on one state have not the same rules, or do not watch and tell the same, since then. Each is
+/// given by its name, and digests of its rules and of what it watches and tells.
+pub fn replicas_differ(
+    replicas: &[(String, String, String)],
+    watch: &SelfWatch,
+    since: Timestamp,
+    now: Timestamp,
+) -> Vec<Owed> {
+    let about = |(name, rules, sources): &(String, String, String)| {
+        cut(&format!("{name} has rules {} and configuration {}", brief(rules), brief(sources)))
+    };
+    let problems: Vec<String> = replicas.iter().take(SHOWN_MAX).map(about).collect();
+    let mut body =
+        "What is told depends on which of them polls a source. `jobwatch replicas` shows them; bring the same files \
+                    to all, then `jobwatch reload`, or start anew those whose jobwatch.toml was changed.\n"
+            .to_owned();
+    problems.iter().for_each(|problem| body += &format!("\n{problem}"));
+    let notification = Notification {
+        event: Event::ReloadFailed,
+        time: now,
+        severity: Severity::Error,
+        title: format!("{} replicas do not have the same rules and configuration", replicas.len()),
+        body,
+        topic: Topic::Reload { problems },
+    };
+    owed(&notification, "replicas", watch, since)
+}
+
+/// What is owed when they have the same again.
+pub fn replicas_agree(replicas: usize, watch: &SelfWatch, since: Timestamp, now: Timestamp) -> Vec<Owed> {
+    let notification = Notification {
+        event: Event::ReloadSucceeded,
+        time: now,
+        severity: Severity::Info,
+        title: format!("{replicas} replicas have the same rules and configuration again"),
+        body: format!("They differed for {}.", span(now.since(since))),
+        topic: Topic::Reload { problems: Vec::new() },
+    };
+    owed(&notification, "replicas", watch, since)
+}
+
+/// A digest as people compare it.
+fn brief(digest: &str) -> String {
+    digest.rsplit('_').next().unwrap_or(digest).chars().take(8).collect()
+}
+
 fn owed(notification: &Notification, what: &str, watch: &SelfWatch, since: Timestamp) -> Vec<Owed> {
     let since = since.micros().to_string();
     let one = |receiver: &ReceiverName| Owed {

@@ -52,6 +52,8 @@ pub struct RuleSet {
     pub rules: Vec<Rule>,
     /// What the files say that their rules do.
     pub tests: Vec<RuleTest>,
+    /// A digest of the files: two sets with the same are the same; nothing when they come from no files.
+    pub digest: String,
 }
 
 /// One rule, proved.

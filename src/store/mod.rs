@@ -5,9 +5,12 @@
 //! writes what it is told and decides nothing.
 
 pub mod care;
+mod copy;
 pub mod glance;
 mod nothing;
+mod postgres;
 mod retention;
+pub mod share;
 mod sqlite;
 pub mod view;
 
@@ -26,6 +29,7 @@ use crate::model::delivery::{Attempt, Claimed, DeliveryState, Frozen, Held, Lane
 use crate::model::follow_up::{Consent, FollowUp, Listed, Standing};
 use crate::model::index::Index;
 use crate::model::job::{Job, Status, Text};
+use crate::model::listing::Fault;
 use crate::model::memory::{Memory, Opened, Pacing, Sight};
 use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::snapshot::{Change, Known};
@@ -33,6 +37,8 @@ use crate::model::time::Timestamp;
 use crate::model::transition::Transition;
 use glance::{Glance, Look};
 pub use retention::{Mark, Part, Prune, Pruned, Pruning, Room};
+use secrecy::SecretString;
+use share::{Attendance, Attended, Begun, Bounds, Fence, Health, News, ReplicaView};
 use view::{
     AlertFilter, AlertKey, AlertView, Cursor, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter,
     SourceKey, SourceView, TransitionFilter, TransitionView,
@@ -47,14 +53,89 @@ pub enum Access {
     Visitor,
 }
 
-/// Opens the state that the configuration names: `sqlite:PATH`.
+/// Where a state is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// `sqlite:PATH`, or `postgres://USER@HOST:PORT/DATABASE`.
+    pub url: String,
+    /// The password, if it does not stand in the URL.
+    pub password: Option<SecretString>,
+    /// As many connections may be open at once, where there are any.
+    pub connections: usize,
+}
+
+impl Place {
+    /// Connections that one agent needs.
+    pub const CONNECTIONS: usize = 8;
+
+    /// With what is usual. A password that stands in the URL is taken out of it: what is left can be shown.
+    pub fn new(url: impl Into<String>) -> Self {
+        let mut place = Self { url: url.into(), password: None, connections: Self::CONNECTIONS };
+        if place.is_shared() {
+            (place.url, place.password) = parted(&place.url);
+        }
+        place
+    }
+
+    /// Whether several agents can share what is there.
+    pub fn is_shared(&self) -> bool {
+        self.url.starts_with("postgres:") || self.url.starts_with("postgresql:")
+    }
+}
+
+/// A URL without its password, and the password: that of the user, or the parameter of that name.
+fn parted(url: &str) -> (String, Option<SecretString>) {
+    let plain =
+        |text: &str| SecretString::from(percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned());
+    let (address, settings) = url.split_once('?').unwrap_or((url, ""));
+    let mut password = None;
+    let mut whole = address.to_owned();
+    if let Some((scheme, rest)) = address.split_once("://")
+        && let Some((user, host)) = rest.rsplit_once('@')
+        && let Some((user, word)) = user.split_once(':')
+    {
+        whole = format!("{scheme}://{user}@{host}");
+        password = Some(plain(word));
+    }
+    let mut others = Vec::new();
+    for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
+        match setting.split_once('=') {
+            Some(("password", word)) => password = Some(plain(word)),
+            Some(_) | None => others.push(setting),
+        }
+    }
+    if !others.is_empty() {
+        whole = format!("{whole}?{}", others.join("&"));
+    }
+    (whole, password)
+}
+
+/// What is wrong with a place, as far as that can be said without going there.
+///
+/// # Errors
+/// In words that stand beside the URL.
+pub fn check(place: &Place) -> Result<(), String> {
+    match (place.is_shared(), place.url.strip_prefix("sqlite:")) {
+        (true, _) => postgres::check(place),
+        (false, Some(path)) if !path.is_empty() => Ok(()),
+        (false, Some(_) | None) => Err(format!("`{}` names no state", place.url)),
+    }
+}
+
+/// Opens the state that the configuration names: `sqlite:PATH`, or `postgres://USER@HOST/DATABASE`.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn open(url: &str, access: Access) -> Result<Arc<dyn Store>, Error> {
-    match url.strip_prefix("sqlite:") {
+pub async fn open(place: &Place, access: Access) -> Result<Arc<dyn Store>, Error> {
+    if place.is_shared() {
+        return Ok(Arc::new(postgres::Postgres::open(place, access).await?));
+    }
+    match place.url.strip_prefix("sqlite:") {
         Some(path) => Ok(Arc::new(sqlite::Sqlite::open(Path::new(path), access).await?)),
-        None => Err(Error::Unusable(format!("`{url}` names no state this version can use: sqlite:PATH"))),
+        None => Err(Error::Unusable(format!(
+            "`{}` names no state this version can use: sqlite:PATH or postgres://USER@HOST/DATABASE",
+            place.url
+        ))),
     }
 }
 
@@ -78,6 +159,12 @@ pub enum Error {
     /// The disk is full, or another passing trouble: trying again helps.
     #[error("{0}")]
     Failed(String),
+    /// Another replica polls the source by now: what was decided here is void, and nothing of it was written.
+    #[error("{0}")]
+    Fenced(String),
+    /// Another replica has decided about the same receiver meanwhile; nothing was written. To be decided again.
+    #[error("another replica decided about the same receiver at the same time")]
+    Overtaken,
 }
 
 /// Everything a poll decided.
@@ -111,7 +198,16 @@ pub struct Commit {
     pub fates: Vec<Fate>,
     /// What is to be done, each once: one whose id is known already is not written again.
     pub follow_ups: Vec<Errand>,
+    /// Why the listing was not complete, for whoever tells of sources that other replicas poll.
+    pub fault: Option<Fault>,
+    /// The lease under which the source was polled, where there are any.
+    pub fence: Option<Fence>,
+    /// What it was decided on how fast receivers are told: [`Pacing::turns`].
+    pub turns: Turns,
 }
+
+/// For each receiver, on which state of what it is told something was decided.
+pub type Turns = Vec<(ReceiverName, i64)>;
 
 /// A follow-up and its time.
 #[derive(Clone, Debug)]
@@ -142,6 +238,9 @@ impl Commit {
             unmuted: Vec::new(),
             fates: Vec::new(),
             follow_ups: Vec::new(),
+            fault: None,
+            fence: None,
+            turns: Vec::new(),
         }
     }
 }
@@ -297,6 +396,8 @@ pub struct Told {
     pub sources: Vec<(SourceName, Option<Timestamp>)>,
     /// Deliveries that say so.
     pub deliveries: Vec<Frozen>,
+    /// The leases under which the sources are polled, where there are any.
+    pub fences: Vec<(SourceName, Fence)>,
 }
 
 /// What came of one attempt.
@@ -480,6 +581,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// What is remembered of every source's visibility.
     async fn sights(&self) -> Result<Vec<(SourceName, Sight)>, Error>;
 
+    /// Sources that are not seen, or of which that was told, whoever polls them, each with why; where one agent polls all, it
+    /// knows them itself.
+    async fn amiss(&self) -> Result<Vec<(SourceName, Sight, Option<Fault>)>, Error> {
+        Ok(Vec::new())
+    }
+
     /// Writes what was told of the sources' visibility, with the deliveries that say so, durably, all of it or nothing.
     async fn tell(&self, told: Told) -> Result<(), Error>;
 
@@ -591,7 +698,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     async fn holding(&self, now: Timestamp) -> Result<Vec<(ReceiverName, Timestamp)>, Error>;
 
     /// Makes deliveries of what is held, all of them or none. Their groups go on gathering from `now`.
-    async fn gathered(&self, gathered: Vec<Gathered>, now: Timestamp) -> Result<(), Error>;
+    async fn gathered(&self, gathered: Vec<Gathered>, turns: Turns, now: Timestamp) -> Result<(), Error>;
 
     /// Silences that are not over, in the order they end.
     async fn silences(&self, now: Timestamp) -> Result<Vec<Silence>, Error>;
@@ -638,9 +745,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// How a follow-up stands; `since` is when those of its name begin to count for its limit.
     async fn standing(&self, follow_up: FollowUp, since: Timestamp) -> Result<Option<Standing>, Error>;
 
-    /// Writes, durably, that a follow-up is begun. `false` when it was begun before or the claim was lost: then it must not
-    /// be done.
-    async fn begin(&self, claimed: Claimed, now: Timestamp) -> Result<bool, Error>;
+    /// Writes, durably, that a follow-up is begun, if it may be.
+    async fn begin(&self, claimed: Claimed, bounds: Bounds) -> Result<Begun, Error>;
 
     /// Says yes or no to a follow-up that waits for it. `false` when none with this id does.
     async fn consent(&self, id: &DeliveryId, consent: Consent, now: Timestamp) -> Result<bool, Error>;
@@ -665,4 +771,96 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Makes deliveries due now, and opens their receivers. Follow-ups are none: they are never done again. Returns the ids it did that to.
     async fn again(&self, which: Again, now: Timestamp) -> Result<Vec<DeliveryId>, Error>;
+
+    /// Whether several agents may be at work on this.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The time here; `None` where the machine's own will do.
+    async fn time(&self) -> Result<Option<Timestamp>, Error> {
+        Ok(None)
+    }
+
+    /// A replica shows that it lives: its leases are renewed, and it takes what nobody holds, up to its share.
+    async fn attend(&self, attendance: Attendance) -> Result<Attended, Error> {
+        let fence = || Fence { holder: String::new(), epoch: 0 };
+        let held = attendance.wanted.into_iter().map(|source| (source, fence())).collect();
+        Ok(Attended { held, excess: Vec::new(), living: 1, now: attendance.started_at })
+    }
+
+    /// Gives leases back: whoever waits for them is told.
+    async fn hand_back(&self, _leases: Vec<(SourceName, Fence)>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The replica ends: everything it holds is given back.
+    async fn leave(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Replicas that are there, or were lately, by name.
+    async fn replicas(&self) -> Result<Vec<ReplicaView>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Tells what happens elsewhere, until it cannot: returns why. News may be missed; nothing may depend on them.
+    async fn listen(&self, _tell: &(dyn Fn(News) + Send + Sync)) -> Error {
+        std::future::pending().await
+    }
+
+    /// How a receiver fares, as all replicas know it; `None` where there is one agent.
+    async fn health(&self, _receiver: &ReceiverName) -> Result<Option<Health>, Error> {
+        Ok(None)
+    }
+
+    /// Says how a receiver fares, if nobody has said anything since this was read. Else what was said.
+    async fn set_health(&self, _receiver: &ReceiverName, _seen: i64, state: Option<String>) -> Result<Health, Error> {
+        Ok(Health { version: 0, state })
+    }
+
+    /// As [`Store::claim`], but no more than are under way over all replicas with these, if nobody has said anything about how
+    /// the receiver fares since this was read.
+    async fn claim_together(
+        &self,
+        receiver: &ReceiverName,
+        now: Timestamp,
+        until: Timestamp,
+        width: usize,
+        _seen: i64,
+    ) -> Result<Vec<Claimed>, Error> {
+        self.claim(receiver, now, until, width).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_stands_in_a_url_is_taken_out_of_it() {
+        let read = |url: &str| {
+            let Place { url, password, .. } = Place::new(url);
+            (url, password.map(|password| secrecy::ExposeSecret::expose_secret(&password).to_owned()))
+        };
+        let said = |url: &str, password: Option<&str>| (url.to_owned(), password.map(str::to_owned));
+        assert_eq!(read("postgres://u@h/d?sslmode=disable"), said("postgres://u@h/d?sslmode=disable", None));
+        assert_eq!(read("postgres://u:a%40b:c@h:5/d"), said("postgres://u@h:5/d", Some("a@b:c")));
+        // Not escaped as it ought to be: all of it is a secret nevertheless.
+        assert_eq!(read("postgresql://u:a@b/c@h/d"), said("postgresql://u@h/d", Some("a@b/c")));
+        assert_eq!(read("postgres://h/d?password=x&user=u"), said("postgres://h/d?user=u", Some("x")));
+        assert_eq!(read("sqlite:a:b@c?password=d"), said("sqlite:a:b@c?password=d", None));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_place_is_said_without_what_is_secret() {
+        let wrong = |url: &str| check(&Place::new(url)).unwrap_err();
+        assert_eq!(wrong("mysql://h/d"), "`mysql://h/d` names no state");
+        assert_eq!(wrong("sqlite:"), "`sqlite:` names no state");
+        assert!(wrong("postgres://u:secret@h:port/d").starts_with("this is no postgres URL"));
+        assert!(wrong("postgres://u:secret@h/d?sslmode=prefer").starts_with("sslmode=prefer does not prove"));
+        assert!(wrong("postgres://u@h/d?sslrootcert=/no/such.pem").starts_with("sslrootcert /no/such.pem: "));
+        check(&Place::new("postgres://u@h/d?sslmode=disable")).unwrap();
+        check(&Place::new("postgres://u@[::1]:5433/d")).unwrap();
+    }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::glance::{Glance, Look};
+use super::share::{Begun, Bounds};
 use super::view::{
     AlertFilter, AlertKey, AlertView, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter, SourceKey,
     SourceView, TransitionFilter, TransitionView,
 };
 use super::{
     Again, Answer, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Gauges, Lapse, Lapsed, PaceOf,
-    Past, Prune, Pruned, Pruning, Record, Request, Room, Span, Store, Told, Trouble, Wanted,
+    Past, Prune, Pruned, Pruning, Record, Request, Room, Span, Store, Told, Trouble, Turns, Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, Held};
@@ -163,7 +164,7 @@ impl Store for Nothing {
         Ok(Vec::new())
     }
 
-    async fn gathered(&self, _: Vec<Gathered>, _: Timestamp) -> Result<(), Error> {
+    async fn gathered(&self, _: Vec<Gathered>, _: Turns, _: Timestamp) -> Result<(), Error> {
         refuse()
     }
 
@@ -223,7 +224,7 @@ impl Store for Nothing {
         Ok(None)
     }
 
-    async fn begin(&self, _: Claimed, _: Timestamp) -> Result<bool, Error> {
+    async fn begin(&self, _: Claimed, _: Bounds) -> Result<Begun, Error> {
         refuse()
     }
 

@@ -1,8 +1,14 @@
 //! What forgetting is asked in: small steps through one part of the state after the other.
 
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
 use crate::model::name::RuleId;
 use crate::model::time::Timestamp;
-use std::sync::Arc;
+
+/// Requests, groups that nothing waits for and replicas that ended are kept for a day.
+pub(super) const LEFT_MICROS: i64 = 86_400_000_000;
 
 /// A part of the state that grows. In [`Part::ALL`] each comes before what needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,4 +101,14 @@ pub struct Pruning {
     pub removed: u64,
     /// Bytes above what was wanted, though nothing more could go.
     pub excess: u64,
+}
+
+/// A job's place among the numbers.
+pub(super) fn key(source: &str, job: &str) -> i64 {
+    let mut hash = Sha256::new();
+    hash.update((source.len() as u64).to_be_bytes());
+    hash.update(source);
+    hash.update(job);
+    let digest = hash.finalize();
+    digest.iter().take(8).fold(0_i64, |key, byte| (key << 8) | i64::from(*byte))
 }

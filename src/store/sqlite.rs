@@ -34,13 +34,15 @@ mod view;
 mod writer;
 
 use super::glance::{Glance, Look};
+use super::share::{Begun, Bounds};
 use super::view::{
     AlertFilter, AlertKey, AlertView, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter, SourceKey,
     SourceView, TransitionFilter, TransitionView,
 };
 use super::{
     Access, Again, Answer, AttemptRow, Commit, Delivery, Dossier, Dropped, Error, Filter, Finding, Gathered, Gauges,
-    Lapse, Lapsed, PaceOf, Past, Prune, Pruned, Pruning, Record, Request, Room, Span, Store, Told, Trouble, Wanted,
+    Lapse, Lapsed, PaceOf, Past, Prune, Pruned, Pruning, Record, Request, Room, Span, Store, Told, Trouble, Turns,
+    Wanted,
 };
 use crate::model::alert::{Fate, Silence};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Held};
@@ -567,7 +569,7 @@ impl Store for Sqlite {
         self.run(move |connection| pace::holding(connection, now)).await
     }
 
-    async fn gathered(&self, gathered: Vec<Gathered>, now: Timestamp) -> Result<(), Error> {
+    async fn gathered(&self, gathered: Vec<Gathered>, _turns: Turns, now: Timestamp) -> Result<(), Error> {
         self.write(move |connection| pace::gathered(connection, &gathered, now)).await
     }
 
@@ -657,8 +659,8 @@ impl Store for Sqlite {
         self.run(move |connection| follow_up::standing(connection, &follow_up, since)).await
     }
 
-    async fn begin(&self, claimed: Claimed, now: Timestamp) -> Result<bool, Error> {
-        self.write(move |connection| follow_up::begin(connection, &claimed, now)).await
+    async fn begin(&self, claimed: Claimed, bounds: Bounds) -> Result<Begun, Error> {
+        self.write(move |connection| follow_up::begin(connection, &claimed, bounds.now)).await
     }
 
     async fn consent(&self, id: &DeliveryId, consent: Consent, now: Timestamp) -> Result<bool, Error> {

@@ -4,9 +4,11 @@
 mod asking;
 mod browser;
 mod canaries;
+mod carrying;
 mod commands;
 mod completing;
 mod crash;
+mod database;
 mod delivering;
 mod doctor;
 mod faults;
@@ -18,8 +20,11 @@ mod killed;
 mod mail;
 mod metrics;
 mod page;
+#[path = "../postgres/mod.rs"]
+mod postgres;
 mod proxy;
 mod reload;
+mod replicas;
 mod retention;
 mod rules;
 mod service;

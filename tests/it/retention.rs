@@ -78,7 +78,7 @@ async fn stage(history: &str) -> Stage {
 }
 
 /// Lives through a history; what everybody was told, in order, with all words. `prunes`: at random moments.
-async fn live(seed: u64, history: &str, prunes: bool) -> (Stage, Vec<String>, u64) {
+pub(crate) async fn live(seed: u64, history: &str, prunes: bool) -> (Stage, Vec<String>, u64) {
     let stage = stage(history).await;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut when = fastrand::Rng::with_seed(seed ^ 0x5eed);
@@ -315,7 +315,7 @@ async fn a_copy_that_is_made_while_the_agent_commits_in_bursts_is_whole_and_a_st
         sizes.insert(ask("SELECT count(*) FROM transition"));
         drop(copy);
         let url = format!("sqlite:{}", world.path(&to).display());
-        drop(store::open(&url, Access::Agent).await.unwrap());
+        drop(store::open(&store::Place::new(url), Access::Agent).await.unwrap());
     }
     assert!(sizes.len() > 1, "{sizes:?}");
     let output = world.jobwatch(&["state", "backup", "copy-1.db"]).await;

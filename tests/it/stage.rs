@@ -54,6 +54,7 @@ impl Stage {
         let store = store::open(&config.state, Access::Agent).await.unwrap();
         let clock = Clock::manual(START);
         let agent = Agent::new(Setup {
+            replica: Default::default(),
             store: Arc::clone(&store),
             clock: clock.clone(),
             chance: || 1.0,

@@ -48,6 +48,11 @@ impl Lane {
         let until = now.plus(self.setup().timeout).plus(CLAIM_MARGIN);
         self.give_back(errand.unused).await;
         let claimed = match errand.landed.iter().all(Landed::is_accepted) {
+            // Two transactions, one after the other: whatever waited for what ended is claimed in its turn.
+            _ if self.shared.store.is_shared() => {
+                self.record(&errand.landed, now).await;
+                self.claim_in_accord(errand.wanted, now, until).await
+            }
             true => tokio::join!(self.record(&errand.landed, now), self.claim(errand.wanted, now, until)).1,
             // Whether more may be claimed depends on what is recorded.
             false => {
@@ -71,7 +76,7 @@ impl Lane {
     }
 
     /// Deliveries that are due; nothing when the store did not answer.
-    async fn claim(&self, wanted: usize, now: Timestamp, until: Timestamp) -> Option<Vec<Claimed>> {
+    pub(super) async fn claim(&self, wanted: usize, now: Timestamp, until: Timestamp) -> Option<Vec<Claimed>> {
         if wanted == 0 {
             return Some(Vec::new());
         }

@@ -17,10 +17,12 @@ use crate::clock::Clock;
 use crate::config::{self, Footprint, Known, Look, Reading};
 use crate::document::{Level, Report};
 use crate::ops::admin;
-use crate::store::{Answer, Request, Store};
+use crate::store::{self, Answer, Request, Store};
 
 /// What `jobwatch reload` asks for.
 pub(in crate::cli) const RELOAD: &str = "reload";
+/// All replicas answer within this time, or not every one of them does.
+const ANSWERED_MAX: Duration = Duration::from_secs(20);
 /// How often it is looked whether a command asks for something.
 const ASKED_EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked whether files have changed.
@@ -50,12 +52,19 @@ pub(super) enum Reloaded {
 /// Reads the rules anew.
 pub(super) struct Reloader {
     agent: Arc<Agent>,
+    shared: Shared,
     paths: Vec<PathBuf>,
     known: Known,
     /// Held while rules are read: one after the other.
     desk: Arc<Mutex<Desk>>,
     /// SIGHUP came.
     hang_up: Notify,
+}
+
+/// The state, through which commands ask, and the clock that all who share it go by.
+pub(super) struct Shared {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Clock,
 }
 
 /// What was read last, whoever asked for it.
@@ -67,15 +76,21 @@ struct Desk {
 
 impl Reloader {
     /// `footprint` is what the rules in force were read from.
-    pub(super) fn new(agent: Arc<Agent>, paths: Vec<PathBuf>, known: Known, footprint: Footprint) -> Arc<Self> {
+    pub(super) fn new(
+        agent: Arc<Agent>,
+        shared: Shared,
+        paths: Vec<PathBuf>,
+        known: Known,
+        footprint: Footprint,
+    ) -> Arc<Self> {
         let desk = Arc::new(Mutex::new(Desk { footprint, looks: 0 }));
-        Arc::new(Self { agent, paths, known, desk, hang_up: Notify::new() })
+        Arc::new(Self { agent, shared, paths, known, desk, hang_up: Notify::new() })
     }
 
     /// Opens the doors, but for HTTP.
-    pub(super) fn start(self: &Arc<Self>, store: Arc<dyn Store>, when: config::Reload, tasks: &Tasks, stop: &Shutdown) {
+    pub(super) fn start(self: &Arc<Self>, when: config::Reload, tasks: &Tasks, stop: &Shutdown) {
         tasks.spawn(until(stop.clone(), Arc::clone(self).obey()));
-        tasks.spawn(until(stop.clone(), Arc::clone(self).answer(store, Clock::system())));
+        tasks.spawn(until(stop.clone(), Arc::clone(self).answer()));
         match when {
             config::Reload::Ask => {}
             config::Reload::Watch => tasks.spawn(until(stop.clone(), Arc::clone(self).watch())),
@@ -125,9 +140,15 @@ impl Reloader {
     }
 
     /// Answers commands. A store that fails is told of by those who need it more.
-    async fn answer(self: Arc<Self>, store: Arc<dyn Store>, clock: Clock) {
+    async fn answer(self: Arc<Self>) {
+        let Shared { store, clock } = &self.shared;
         loop {
-            tokio::time::sleep(ASKED_EVERY).await;
+            // The database is there for more than this question: there, somebody says when one is asked.
+            let every = if store.is_shared() { LOOK_EVERY } else { ASKED_EVERY };
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                () = self.agent.asked() => {}
+            }
             for Request { n, what } in store.requests(clock.now()).await.unwrap_or_default() {
                 let answer = match what.as_str() {
                     RELOAD => self.reload(Asker::Command).await.answer(),
@@ -200,14 +221,47 @@ fn in_force(rules: usize) -> String {
 #[async_trait]
 impl admin::Rules for Reloader {
     async fn reload(&self) -> Result<Value, Value> {
-        match Self::reload(self, Asker::Http).await {
+        let ours = Self::reload(self, Asker::Http).await;
+        let (mut accepted, mut said) = match &ours {
             Reloaded::Accepted { rules, tests, warnings } => {
-                Ok(json!({ "accepted": true, "rules": rules, "tests": tests, "warnings": warnings.json() }))
+                (true, json!({ "accepted": true, "rules": rules, "tests": tests, "warnings": warnings.json() }))
             }
             Reloaded::Refused(report) => {
                 let (errors, warnings) = (report.count(Level::Error), report.count(Level::Warning));
-                Err(json!({ "accepted": false, "errors": errors, "warnings": warnings, "report": report.json() }))
+                (false, json!({ "accepted": false, "errors": errors, "warnings": warnings, "report": report.json() }))
             }
+        };
+        if let Some(Answer { accepted: all, text }) = self.ask_all(ours.answer()).await {
+            accepted &= all;
+            said["accepted"] = accepted.into();
+            said["replicas"] = text.into();
         }
+        if accepted { Ok(said) } else { Err(said) }
+    }
+}
+
+impl Reloader {
+    /// Has the other replicas do the same, and says what all answered; nothing where there are none.
+    async fn ask_all(&self, ours: Answer) -> Option<Answer> {
+        let Shared { store, clock } = &self.shared;
+        if !store.is_shared() {
+            return None;
+        }
+        let asked = async {
+            let n = store.ask(RELOAD, clock.now()).await?;
+            store.answer(n, ours, clock.now()).await?;
+            loop {
+                if let Some(answer) = store.answered(n).await? {
+                    return Ok::<_, store::Error>(answer);
+                }
+                tokio::time::sleep(ASKED_EVERY).await;
+            }
+        };
+        let silent = |text: String| Answer { accepted: false, text };
+        Some(match tokio::time::timeout(ANSWERED_MAX, asked).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => silent(error.to_string()),
+            Err(_) => silent("not every replica has answered in time: `jobwatch replicas` shows them".into()),
+        })
     }
 }

@@ -113,6 +113,27 @@ pub(super) const LATENCY: Entry = Entry {
     labels: &["receiver"],
     help: "Time from when the listing was read that showed it until the receiver accepted the message; of a digest, that of the first job in it",
 };
+/// What this replica polls.
+pub(super) const LEASES: Entry = Entry {
+    name: "jobwatch_leases_held",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Sources that this replica polls, of a state that several share; 0 where one agent has it",
+};
+/// How often that changed.
+pub(super) const LEASE_CHANGES: Entry = Entry {
+    name: "jobwatch_lease_changes_total",
+    kind: Kind::Counter,
+    labels: &["change"],
+    help: "Sources that this replica began to poll (taken), or left to others or lost to them (lost)",
+};
+/// How many share the work.
+pub(super) const REPLICAS: Entry = Entry {
+    name: "jobwatch_replicas_living",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Replicas that live, this one among them, as it last knew; 0 while the state does not answer, and where one agent has it",
+};
 /// Whether the last reload was.
 pub(super) const RELOAD_SUCCESSFUL: Entry = Entry {
     name: "jobwatch_config_last_reload_successful",
@@ -148,6 +169,9 @@ pub const CATALOGUE: &[Entry] = &[
     PENDING,
     OLDEST,
     LATENCY,
+    LEASES,
+    LEASE_CHANGES,
+    REPLICAS,
     RELOAD_SUCCESSFUL,
     RELOAD_SUCCESS_AT,
     BUILD_INFO,

@@ -5,10 +5,12 @@
 //! One thing can be done from it: what is stuck or was given up is sent again, by the same post as a program makes. Which
 //! posts are let in is decided at the door of the admin interface, not here.
 
+mod replicas;
 mod timeline;
 mod view;
 mod witness;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -29,6 +31,7 @@ use crate::model::delivery::DeliveryState;
 use crate::model::name::{ReceiverName, SourceName};
 use crate::model::time::Timestamp;
 use crate::store::glance::{Glance, Look};
+use crate::store::share::ReplicaView;
 use crate::store::{self, Delivery, Filter, Store};
 use view::{ROWS_MAX, Reading, View};
 pub use witness::Witness;
@@ -63,13 +66,16 @@ pub struct Setup {
     pub started: Timestamp,
 }
 
+/// The clock that whoever shows the state goes by.
+pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// The page.
 pub struct Page {
     setup: Setup,
     store: Arc<dyn Store>,
     pulse: Arc<Pulse>,
     witness: Arc<Witness>,
-    now: fn() -> Timestamp,
+    now: Now,
     /// Held while the state is read: one reading for all who ask.
     last: Mutex<Last>,
 }
@@ -81,8 +87,17 @@ struct Last {
     glance: Glance,
     /// What was given up, the newest first.
     dead: Vec<Delivery>,
+    fleet: Fleet,
     /// Why it could not be read since.
     unread: Option<String>,
+}
+
+/// What several replicas share.
+#[derive(Debug, Default)]
+struct Fleet {
+    replicas: Vec<ReplicaView>,
+    /// Why sources are not seen, whoever polls them.
+    faults: HashMap<SourceName, String>,
 }
 
 /// The page as it is sent.
@@ -101,13 +116,7 @@ impl fmt::Debug for Page {
 
 impl Page {
     /// A page about this state and this agent.
-    pub fn new(
-        setup: Setup,
-        store: Arc<dyn Store>,
-        pulse: Arc<Pulse>,
-        witness: Arc<Witness>,
-        now: fn() -> Timestamp,
-    ) -> Self {
+    pub fn new(setup: Setup, store: Arc<dyn Store>, pulse: Arc<Pulse>, witness: Arc<Witness>, now: Now) -> Self {
         Self { setup, store, pulse, witness, now, last: Mutex::default() }
     }
 
@@ -121,14 +130,17 @@ impl Page {
         self.last.lock().await.at = None;
     }
 
-    async fn read(&self, look: Look) -> Result<(Glance, Vec<Delivery>), store::Error> {
+    async fn read(&self, look: Look) -> Result<(Glance, Vec<Delivery>, Fleet), store::Error> {
         let glance = self.store.glance(look).await?;
+        let faults = self.store.amiss().await?.into_iter();
+        let faults = faults.filter_map(|(source, _, fault)| Some((source, fault?.text))).collect();
+        let fleet = Fleet { replicas: self.store.replicas().await?, faults };
         if glance.queues.iter().all(|queue| queue.outbox.dead == 0) {
-            return Ok((glance, Vec::new()));
+            return Ok((glance, Vec::new(), fleet));
         }
         let given_up = Filter { state: Some(DeliveryState::Dead), limit: look.rows_max, ..Filter::default() };
         let dead = self.store.deliveries(given_up).await?.items;
-        Ok((glance, dead))
+        Ok((glance, dead, fleet))
     }
 
     async fn render(&self) -> Rendered {
@@ -139,7 +151,7 @@ impl Page {
             let since = now.minus(Duration::from_secs(timeline::SPAN_MAX + 3_600));
             let look = Look { now, since, steps_max: STEPS_MAX, rows_max: ROWS_MAX + 1 };
             match self.read(look).await {
-                Ok((glance, dead)) => *last = Last { at: Some(now), glance, dead, unread: None },
+                Ok((glance, dead, fleet)) => *last = Last { at: Some(now), glance, dead, fleet, unread: None },
                 Err(error) => last.unread = Some(error.to_string()),
             }
         }
@@ -147,6 +159,8 @@ impl Page {
             setup: &self.setup,
             glance: &last.glance,
             dead: &last.dead,
+            replicas: &last.fleet.replicas,
+            faults: &last.fleet.faults,
             witnessed: &self.witness.witnessed(),
             steady: self.pulse.is_steady(),
             unread: last.unread.as_deref(),

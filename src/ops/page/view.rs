@@ -2,14 +2,15 @@
 //!
 //! Text from the cloud and from far ends passes through [`line`] here and through the template's escaping there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Setup;
+use super::replicas::{self, ReplicaRow};
 use super::timeline::{Timeline, timeline};
-use super::witness::{Fault, Witnessed};
+use super::witness::Witnessed;
 use crate::model::alert::{FateOutcome, Silence};
 use crate::model::delivery::DeliveryState;
 use crate::model::follow_up::{FollowUp, Listed};
@@ -20,6 +21,7 @@ use crate::model::text::line;
 use crate::model::time::{Timestamp, span};
 use crate::store::Delivery;
 use crate::store::glance::{Failure, Glance, Heard, Queue};
+use crate::store::share::ReplicaView;
 use crate::store::view::SourceView;
 
 /// Rows of sources and of receivers: those in trouble come first.
@@ -52,6 +54,8 @@ pub(super) struct View {
     pub(super) undelivered: Rows<UndeliveredRow>,
     pub(super) silences: Rows<SilenceRow>,
     pub(super) waiting: Rows<WaitingRow>,
+    /// Nothing where one agent has the state to itself.
+    pub(super) replicas: Rows<ReplicaRow>,
     pub(super) agent: AgentRow,
 }
 
@@ -238,6 +242,10 @@ pub(super) struct Reading<'a> {
     pub(super) glance: &'a Glance,
     /// What was given up, the newest first.
     pub(super) dead: &'a [Delivery],
+    /// Who shares the state.
+    pub(super) replicas: &'a [ReplicaView],
+    /// Why sources that others poll are not seen.
+    pub(super) faults: &'a HashMap<SourceName, String>,
     pub(super) witnessed: &'a Witnessed,
     /// Every loop turns.
     pub(super) steady: bool,
@@ -248,8 +256,8 @@ pub(super) struct Reading<'a> {
 
 impl View {
     pub(super) fn of(reading: Reading<'_>) -> Self {
-        let Reading { setup, glance, dead, witnessed, steady, unread, now } = reading;
-        let sources = sources(setup, glance, witnessed, now);
+        let Reading { setup, glance, dead, replicas, faults, witnessed, steady, unread, now } = reading;
+        let sources = sources(setup, glance, witnessed, faults, now);
         let receivers = receivers(setup, glance, witnessed, now);
         let mut present: BTreeMap<String, usize> = BTreeMap::new();
         for (status, count) in glance.sources.iter().flat_map(|source| &source.jobs) {
@@ -269,7 +277,8 @@ impl View {
             unread: unread.map(|why| line(why, REASON_MAX)),
         };
         let waiting = Rows::read(&glance.waiting, |listed| waiting_row(listed, now));
-        let verdict = verdict(&sources, &receivers, &waiting, &agent);
+        let mut verdict = verdict(&sources, &receivers, &waiting, &agent);
+        verdict.add(replicas::points(replicas));
         let title = match verdict.points.iter().filter(|point| point.level >= Level::Warn).count() {
             0 => "all well – jobwatch".to_owned(),
             count => format!("({count}) {} – jobwatch", plural(count, "problem")),
@@ -295,6 +304,7 @@ impl View {
                 ROWS_MAX,
             ),
             waiting,
+            replicas: Rows::counted(replicas::rows(replicas, now), NAMED_MAX),
             agent,
         }
     }
@@ -375,18 +385,34 @@ fn class(status: &Status) -> &'static str {
     }
 }
 
-fn sources(setup: &Setup, glance: &Glance, witnessed: &Witnessed, now: Timestamp) -> Vec<SourceRow> {
+fn sources(
+    setup: &Setup,
+    glance: &Glance,
+    witnessed: &Witnessed,
+    faults: &HashMap<SourceName, String>,
+    now: Timestamp,
+) -> Vec<SourceRow> {
     let known: BTreeMap<&SourceName, &SourceView> =
         glance.sources.iter().map(|source| (&source.name, source)).collect();
-    let row = |name: &SourceName| source_row(name, known.get(name).copied(), witnessed.faults.get(name), now);
+    let row = |name: &SourceName| {
+        let why = witnessed.faults.get(name).map(|fault| &fault.why).or_else(|| faults.get(name));
+        let since = witnessed.faults.get(name).map(|fault| fault.since);
+        source_row(name, known.get(name).copied(), since, why.map(|why| line(why, REASON_MAX)), now)
+    };
     let mut rows: Vec<SourceRow> = setup.sources.iter().map(row).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.level));
     rows
 }
 
-fn source_row(name: &SourceName, known: Option<&SourceView>, fault: Option<&Fault>, now: Timestamp) -> SourceRow {
+fn source_row(
+    name: &SourceName,
+    known: Option<&SourceView>,
+    since: Option<Timestamp>,
+    why: Option<String>,
+    now: Timestamp,
+) -> SourceRow {
     let seen = known.and_then(|known| known.complete_at);
-    let blind = known.and_then(|known| known.blind_since).or(fault.map(|fault| fault.since));
+    let blind = known.and_then(|known| known.blind_since).or(since);
     let (level, state) = match (blind, seen) {
         (Some(_), _) => (Level::Bad, "not seen"),
         (None, None) => (Level::Warn, "not seen yet"),
@@ -404,7 +430,7 @@ fn source_row(name: &SourceName, known: Option<&SourceView>, fault: Option<&Faul
         level,
         state,
         since: blind.map(|at| Moment::new(at, now)),
-        why: fault.map(|fault| fault.why.clone()),
+        why,
         seen: seen.map(|at| Moment::new(at, now)),
         jobs,
         total,
@@ -660,6 +686,21 @@ fn verdict(sources: &[SourceRow], receivers: &[ReceiverRow], waiting: &Rows<Wait
     Verdict { level, headline, points }
 }
 
+impl Verdict {
+    /// More that needs attention.
+    fn add(&mut self, points: Vec<Point>) {
+        if points.is_empty() {
+            return;
+        }
+        self.points.extend(points);
+        self.level = self.points.iter().map(|point| point.level).max().unwrap_or(Level::Good);
+        self.headline = match self.points.len() {
+            1 => "One thing needs attention".to_owned(),
+            many => format!("{many} things need attention"),
+        };
+    }
+}
+
 fn deliveries(count: usize) -> String {
     if count == 1 { "1 delivery was".to_owned() } else { format!("{} deliveries were", number(count)) }
 }
@@ -700,6 +741,8 @@ fn figures(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::{Level, Moment, ROWS_MAX, Reading, Timestamp, View, number};
     use crate::model::delivery::DeliveryState;
     use crate::model::job::{Job, Status};
@@ -738,7 +781,17 @@ mod tests {
     }
 
     fn view(setup: &Setup, glance: &Glance, witnessed: &Witnessed) -> View {
-        View::of(Reading { setup, glance, dead: &[], witnessed, steady: true, unread: None, now: NOW })
+        View::of(Reading {
+            setup,
+            glance,
+            dead: &[],
+            replicas: &[],
+            faults: &HashMap::new(),
+            witnessed,
+            steady: true,
+            unread: None,
+            now: NOW,
+        })
     }
 
     #[test]
@@ -837,6 +890,8 @@ mod tests {
             setup: &setup,
             glance: &glance,
             dead: &dead,
+            replicas: &[],
+            faults: &HashMap::new(),
             witnessed: &witnessed,
             steady: true,
             unread: None,

@@ -2,12 +2,15 @@
 //! the rules fared. It begins anew with the process.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use super::Now;
 use crate::agent::{Observer, Seen};
 use crate::model::name::{ReceiverName, SourceName};
 use crate::model::text::line;
 use crate::model::time::Timestamp;
+use crate::store;
 
 /// What is kept of an error is cut here.
 const ERROR_MAX: usize = 400;
@@ -15,9 +18,8 @@ const ERROR_MAX: usize = 400;
 const ERRORS_MAX: usize = 5;
 
 /// Sees what happens, and keeps the last of it.
-#[derive(Debug)]
 pub struct Witness {
-    now: fn() -> Timestamp,
+    now: Now,
     seen: Mutex<Witnessed>,
 }
 
@@ -45,10 +47,17 @@ pub(super) struct Fault {
     pub(super) why: String,
 }
 
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witness").field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
 impl Witness {
     /// So many rules are in force from the start.
-    pub fn new(rules: usize, now: fn() -> Timestamp) -> Self {
-        Self { now, seen: Mutex::new(Witnessed { rules, rules_since: now(), ..Witnessed::default() }) }
+    pub fn new(rules: usize, now: Now) -> Self {
+        let rules_since = now();
+        Self { now, seen: Mutex::new(Witnessed { rules, rules_since, ..Witnessed::default() }) }
     }
 
     pub(super) fn witnessed(&self) -> Witnessed {
@@ -78,6 +87,9 @@ impl Observer for Witness {
                 let why = plan.fault.as_ref().map(|fault| fault.text.as_str());
                 self.keep(|last| last.polled(&plan.source.name, plan.at, why));
             }
+            // Another replica polls it, and sees what is amiss.
+            Seen::PollLost { error: store::Error::Fenced(_), .. } => {}
+            Seen::Leased { lost: 1.., .. } => self.keep(|last| last.faults.clear()),
             Seen::PollLost { source, error } => {
                 let (at, why) = ((self.now)(), error.to_string());
                 self.keep(|last| last.polled(source, at, Some(&why)));
@@ -100,6 +112,7 @@ impl Observer for Witness {
             | Seen::Beaten { .. }
             | Seen::Pruned { .. }
             | Seen::Oversized { .. }
+            | Seen::Leased { .. }
             | Seen::Attempted { .. }
             | Seen::Escalated { .. }
             | Seen::Lapsed { .. }

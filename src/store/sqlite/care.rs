@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{MIGRATIONS, beside, prune, sort};
+use super::{MIGRATIONS, beside, lock, prune, sort};
 use crate::model::time::Timestamp;
 use crate::store::Error;
-use crate::store::care::{Compacted, Info, Progress, Rows};
+use crate::store::care::{Compacted, Home, Info, Progress, Rows};
+use crate::store::copy::{BATCH_BYTES, BATCH_ROWS, Column, Parcel, TABLES as COPIED, Table};
 
 /// Pages that are copied between two reports of progress: 4 MB.
 const PAGES: i32 = 1_000;
@@ -61,10 +63,9 @@ pub(in crate::store) fn info(path: &Path, check: bool) -> Result<Info, Error> {
         };
         let rows = TABLES.map(|table| Ok(Rows { table, rows: number(&format!("SELECT count(*) FROM {table}"))? }));
         Ok(Info {
-            path: path.to_owned(),
+            home: Home::File { path: path.to_owned(), wal, check },
             version: MIGRATIONS.len(),
             size,
-            wal,
             room: prune::room(connection)?,
             rows: rows.into_iter().collect::<rusqlite::Result<_>>()?,
             oldest: time("SELECT min(seen_at) FROM transition")?,
@@ -72,11 +73,120 @@ pub(in crate::store) fn info(path: &Path, check: bool) -> Result<Info, Error> {
             pending: number("SELECT count(*) FROM delivery WHERE state = 'pending'")?,
             dead: number("SELECT count(*) FROM delivery WHERE state IN ('dead', 'dropped') AND state = 'dead'")?,
             pruning: prune::pruning(connection)?,
-            check,
         })
     };
     // All of one moment.
     connection.execute_batch("BEGIN").and_then(|()| describe(&connection)).map_err(fail)
+}
+
+/// A state that no agent has open, and none can while this is there.
+pub(in crate::store) struct Alone {
+    path: PathBuf,
+    // It goes before the lock does.
+    connection: Connection,
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    lock: File,
+}
+
+/// Takes the place of the agent, to read what is there.
+pub(in crate::store) fn alone(path: &Path) -> Result<Alone, Error> {
+    if !path.exists() {
+        return Err(Error::Missing(path.display().to_string()));
+    }
+    let lock = lock(path)?;
+    let connection = beside(path)?;
+    match verdict(&connection, "quick_check").map_err(|error| sort(path, &error))?.as_str() {
+        "ok" => Ok(Alone { path: path.to_owned(), connection, lock }),
+        wrong => {
+            Err(Error::Unusable(format!("the state {} is damaged ({wrong}): restore a copy first", path.display())))
+        }
+    }
+}
+
+impl Alone {
+    /// Hands over every row, table by table, until that is not wanted any more.
+    pub(in crate::store) fn pour(self, mut each: impl FnMut(Parcel) -> bool) -> Result<(), Error> {
+        let fail = |error: rusqlite::Error| sort(&self.path, &error);
+        self.connection.execute_batch("BEGIN").map_err(fail)?;
+        let count = |table: &Table| self.number(&format!("SELECT count(*) FROM {}", table.name));
+        let all = COPIED.iter().map(count).sum::<rusqlite::Result<i64>>().map_err(fail)?;
+        if !each(Parcel::All(u64::try_from(all).unwrap_or(0))) {
+            return Ok(());
+        }
+        for table in COPIED {
+            if !self.pour_table(table, &mut each).map_err(fail)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn number(&self, select: &str) -> rusqlite::Result<i64> {
+        self.connection.query_row(select, [], |row| row.get(0))
+    }
+
+    /// `false` when no more is wanted.
+    fn pour_table(&self, table: &Table, each: &mut impl FnMut(Parcel) -> bool) -> rusqlite::Result<bool> {
+        let empty = || table.columns.iter().map(|(_, kind)| Column::of(*kind)).collect::<Vec<_>>();
+        let mut select = self.connection.prepare(&format!("SELECT {} FROM {}", table.names(), table.name))?;
+        let mut rows = select.query([])?;
+        let (mut columns, mut held, mut bytes) = (empty(), 0, 0);
+        loop {
+            let row = rows.next()?;
+            if let Some(row) = row {
+                for (at, column) in columns.iter_mut().enumerate() {
+                    bytes += put(column, row.get_ref(at)?)?;
+                }
+                held += 1;
+            }
+            let full = held >= BATCH_ROWS || bytes >= BATCH_BYTES;
+            if held > 0 && (full || row.is_none()) {
+                let columns = std::mem::replace(&mut columns, empty());
+                if !each(Parcel::Rows { table: table.name, rows: held, columns }) {
+                    return Ok(false);
+                }
+                (held, bytes) = (0, 0);
+            }
+            if row.is_none() {
+                break;
+            }
+        }
+        if table.numbered {
+            let last = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?1";
+            let n: i64 = self.connection.query_row(last, [table.name], |row| row.get(0))?;
+            return Ok(n == 0 || each(Parcel::Last { table: table.name, n }));
+        }
+        Ok(true)
+    }
+}
+
+/// Puts a value into its column. Returns how long it is.
+fn put(column: &mut Column, value: ValueRef<'_>) -> rusqlite::Result<usize> {
+    let bytes = || value.as_bytes_or_null().map_err(rusqlite::Error::from).map(|bytes| bytes.map(<[u8]>::to_vec));
+    let length = match column {
+        Column::Numbers(numbers) => {
+            numbers.push(value.as_i64_or_null()?);
+            0
+        }
+        Column::Flags(flags) => {
+            flags.push(value.as_i64_or_null()?.map(|flag| flag != 0));
+            0
+        }
+        Column::Texts(texts) => {
+            // No text of the database has a place for U+0000.
+            let text = bytes()?.map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', "\u{fffd}"));
+            let length = text.as_ref().map_or(0, String::len);
+            texts.push(text);
+            length
+        }
+        Column::Bytes(blobs) => {
+            let bytes = bytes()?;
+            let length = bytes.as_ref().map_or(0, Vec::len);
+            blobs.push(bytes);
+            length
+        }
+    };
+    Ok(length)
 }
 
 /// What SQLite says about a file: `ok`, or what is wrong with it.
@@ -184,7 +294,33 @@ pub(in crate::store) fn compact(path: &Path) -> Result<Compacted, Error> {
 #[cfg(test)]
 mod tests {
     use super::TABLES;
+    use crate::store::copy;
     use crate::store::sqlite::migrate;
+
+    #[test]
+    fn every_column_of_every_table_is_copied_but_what_is_an_agents_that_runs() {
+        let mut connection = rusqlite::Connection::open_in_memory().unwrap();
+        migrate(&mut connection, 0).unwrap();
+        let mut select = connection
+            .prepare(
+                "SELECT t.name, c.name FROM sqlite_schema AS t JOIN pragma_table_info(t.name) AS c
+                 WHERE t.type = 'table' AND t.name NOT GLOB 'sqlite_*' ORDER BY t.name, c.cid",
+            )
+            .unwrap();
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        let all: Vec<(String, String)> = select.query_map([], read).unwrap().map(Result::unwrap).collect();
+        let copied = |table: &str, column: &str| {
+            copy::TABLES
+                .iter()
+                .any(|known| known.name == table && known.columns.iter().any(|(name, _)| *name == column))
+        };
+        let left = all.iter().filter(|(table, column)| !copied(table, column));
+        let left: Vec<String> = left.map(|(table, column)| format!("{table}.{column}")).collect();
+        let requests = ["n", "what", "asked_at", "answered_at", "accepted", "answer"];
+        let mut known = vec!["delivery.claim_token".to_owned(), "delivery.claim_until".to_owned()];
+        known.extend(requests.map(|column| format!("request.{column}")));
+        assert_eq!(left, known);
+    }
 
     #[test]
     fn every_table_that_grows_is_counted() {

@@ -8,6 +8,7 @@ use crate::model::follow_up::{Consent, FollowUp, Listed, Standing};
 use crate::model::name::{AlertId, DeliveryId, FollowUpName, JobId, SourceName};
 use crate::model::time::Timestamp;
 use crate::store::Errand;
+use crate::store::share::Begun;
 
 /// Those that are known already are not written again, also when their deliveries are no longer kept.
 pub(super) fn write(connection: &Connection, errands: &[Errand]) -> rusqlite::Result<usize> {
@@ -67,14 +68,14 @@ pub(super) fn standing(
     Ok(Some(Standing { started, consent, alert, job, recent: usize::try_from(recent).unwrap_or(usize::MAX) }))
 }
 
-/// `false` when it was begun before, or the claim was lost.
-pub(super) fn begin(connection: &Connection, claimed: &Claimed, now: Timestamp) -> rusqlite::Result<bool> {
+/// There is one agent, who sees to it himself that no two are under way at once and that no limit is passed.
+pub(super) fn begin(connection: &Connection, claimed: &Claimed, now: Timestamp) -> rusqlite::Result<Begun> {
     let begun = connection.execute(
         "UPDATE follow_up SET started_at = ?3 WHERE id = ?1 AND started_at IS NULL AND EXISTS
          (SELECT 1 FROM delivery WHERE id = ?1 AND claim_token = ?2 AND state = 'pending')",
         params![claimed.frozen.id.as_str(), claimed.token, now.micros()],
     )?;
-    Ok(begun == 1)
+    Ok(if begun == 1 { Begun::Yes } else { Begun::No })
 }
 
 /// It waits for somebody's word from now on.

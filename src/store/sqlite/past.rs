@@ -106,8 +106,9 @@ pub(super) fn fates(connection: &Connection, span: &Span) -> rusqlite::Result<Ve
     connection
         .prepare_cached(
             "SELECT f.*, d.title FROM (SELECT * FROM fate WHERE at >= ?1 AND (?2 IS NULL OR source = ?2)
-                                       ORDER BY at DESC, transition DESC LIMIT ?3) AS f
-             LEFT JOIN delivery AS d ON d.id = f.delivery ORDER BY f.at, f.transition",
+                                       ORDER BY at DESC, transition DESC, rule DESC, receiver DESC LIMIT ?3) AS f
+             LEFT JOIN delivery AS d ON d.id = f.delivery
+             ORDER BY f.at, f.transition, f.rule, f.receiver",
         )?
         .query_map(
             params![

@@ -4,14 +4,10 @@
 //! much as there is old, however much of it stays.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
-use sha2::{Digest as _, Sha256};
 
 use super::instant;
 use crate::model::time::Timestamp;
-use crate::store::retention::{Mark, Part, Prune, Pruned, Pruning, Room};
-
-/// Requests and groups that nothing waits for are kept for a day.
-const LEFT_MICROS: i64 = 86_400_000_000;
+use crate::store::retention::{LEFT_MICROS, Mark, Part, Prune, Pruned, Pruning, Room, key};
 
 /// Rows of a part that are old, each with whether nobody needs it. Who might, stands beside each condition.
 fn old(part: Part) -> &'static str {
@@ -176,16 +172,6 @@ fn leftovers(connection: &Connection, now: Timestamp) -> rusqlite::Result<usize>
         )?
         .execute([before])?;
     Ok(requests + groups)
-}
-
-/// A job's place among the numbers.
-fn key(source: &str, job: &str) -> i64 {
-    let mut hash = Sha256::new();
-    hash.update((source.len() as u64).to_be_bytes());
-    hash.update(source);
-    hash.update(job);
-    let digest = hash.finalize();
-    digest.iter().take(8).fold(0_i64, |key, byte| (key << 8) | i64::from(*byte))
 }
 
 /// Whether any job was ever forgotten.
