@@ -27,9 +27,8 @@ const BEATS: u32 = 3;
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// What others say is listened for again after this long, if it broke off.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
-/// How often it is looked whether all replicas have the same rules …
-const COMPARE_EVERY: Duration = Duration::from_secs(20);
-/// … and so often they are found to differ before that is told: they may be about to be changed one by one.
+/// It is looked once in the time of a lease whether all replicas have the same rules; so often they are found to differ before
+/// that is told: they may be about to be changed one by one.
 const DIFFERENT_LOOKS: u32 = 4;
 
 /// What an agent is to others on the same store.
@@ -281,7 +280,7 @@ struct Unlike {
 
 impl Unlike {
     async fn look(&mut self, agent: &Agent) {
-        if !agent.leases.is_housekeeper() || self.looked.is_some_and(|watch| watch.elapsed() < COMPARE_EVERY) {
+        if !agent.leases.is_housekeeper() || self.looked.is_some_and(|watch| watch.elapsed() < agent.replica.lease) {
             return;
         }
         self.looked = Some(agent.shared.clock.stopwatch());

@@ -91,7 +91,13 @@ async fn a_server_goes_with_its_directory_when_its_story_ends() {
 /// In the environment of the process that a story starts of itself, to kill it.
 const GOES_ON: &str = "JOBWATCH_TEST_GOES_ON";
 
+#[expect(clippy::disallowed_methods, reason = "a story's own environment")]
+fn is_to_go_on() -> bool {
+    std::env::var_os(GOES_ON).is_some()
+}
+
 /// A process with a server, until nobody holds its standard input.
+#[expect(clippy::print_stdout, reason = "the story that started it reads where the server is")]
 async fn go_on() {
     let cluster = Cluster::start().await;
     println!("\n{} {}", cluster.address(), cluster.directory().display());
@@ -100,7 +106,7 @@ async fn go_on() {
 
 #[tokio::test]
 async fn a_server_goes_with_its_directory_when_the_process_of_its_story_is_killed() {
-    if std::env::var_os(GOES_ON).is_some() {
+    if is_to_go_on() {
         return go_on().await;
     }
     let mut story = Command::new(std::env::current_exe().unwrap());

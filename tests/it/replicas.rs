@@ -166,3 +166,54 @@ async fn what_no_replica_sees_is_told_in_one_message_and_so_is_its_end() {
     second.stop().await;
     assert_eq!(world.mailbox.mails().len(), 2);
 }
+
+#[tokio::test]
+async fn replicas_with_different_rules_are_told_of_and_so_is_that_they_agree_again() {
+    let cluster = Cluster::start().await;
+    let world = world(&cluster, "lease = \"2s\"").await;
+    let mut first = world.run();
+    first.logged("held=4").await;
+    // The second one has a rule that the first has not read.
+    world.write("rules/ended.toml", &rule("ended", "Success", "oncall"));
+    let mut second = world.run();
+    second.logged("held=2").await;
+    let differ = soon("a mail", world.mailbox.next(0)).await;
+    assert!(differ.data.contains("2 replicas do not have the same rules"), "{}", differ.data);
+    let (text, _) = said(&world.jobwatch(&["replicas"]).await);
+    assert!(text.contains("differ"), "{text}");
+    assert!(world.jobwatch(&["reload"]).await.status.success());
+    let agree = soon("a mail", world.mailbox.next(1)).await;
+    assert!(agree.data.contains("2 replicas have the same rules"), "{}", agree.data);
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn the_password_of_the_database_is_seen_nowhere() {
+    let cluster = Cluster::start().await;
+    let world = world(&cluster, "lease = \"2s\"").await;
+    world.swr.set_jobs(vec![job("j1", "Running", 1)]);
+    let mut service = world.run_with(&["-vv"]);
+    service.logged_times("baseline", 4).await;
+    world.swr.set_jobs(vec![failed("j1", 2, "no capacity")]);
+    soon("each source's failure", world.inbox.reached(4)).await;
+    let mut seen = Vec::new();
+    for arguments in
+        [&["replicas"][..], &["doctor"], &["state", "info"], &["check", "-v"], &["jobs"], &["state", "backup", "x"]]
+    {
+        let (out, errors) = said(&world.jobwatch(arguments).await);
+        seen.push((arguments.join(" "), out + &errors));
+    }
+    let proc = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", service.id())).unwrap();
+    seen.push(("the process list".into(), proc("cmdline") + &proc("environ")));
+    // A database that refuses it says so without repeating it, and so does one that is away.
+    world.write("database-password", &format!("{PASSWORD}-wrong"));
+    let (out, errors) = said(&world.jobwatch(&["jobs"]).await);
+    assert!(errors.contains("password authentication failed"), "{errors}");
+    seen.push(("a wrong password".into(), out + &errors));
+    seen.push(("the log".into(), service.log()));
+    for (what, text) in seen {
+        assert!(!text.contains(PASSWORD), "{what}: {text}");
+    }
+    service.stop().await;
+}
