@@ -224,12 +224,12 @@ impl Postgres {
                     return Ok(made);
                 }
                 Ok(Err(fault)) => {
+                    // It was rolled back; one that is closed is not taken out of the pool again.
+                    loan.give_back();
                     if tries < TRIES_MAX && is_passing(&fault) {
-                        loan.give_back();
                         tokio::time::sleep(Duration::from_millis(u64::from(tries) * 5)).await;
                         continue;
                     }
-                    // Dropped, in case it is in the middle of something.
                     return Err(self.sorted(fault));
                 }
                 Err(_) => return Err(self.silent()),

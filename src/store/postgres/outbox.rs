@@ -211,7 +211,7 @@ pub(super) async fn next_due(client: &Client, receiver: &ReceiverName) -> Result
                           AND NOT EXISTS (SELECT 1 FROM jobwatch.claim AS c WHERE c.delivery = d.n)
                       ORDER BY d.due_at, d.n LIMIT 1),
                      (SELECT min(c.until) FROM jobwatch.claim AS c JOIN jobwatch.delivery AS d ON d.n = c.delivery
-                      WHERE c.receiver = $1 AND d.state = 'pending')) AS due WHERE {OPEN}
+                      WHERE c.receiver = $1 AND d.state = 'pending' AND NOT d.parked)) AS due WHERE {OPEN}
                  UNION ALL SELECT NULL LIMIT 1"
             ),
             values![Txt(receiver.as_str())],
@@ -395,46 +395,65 @@ async fn hurry(client: &Client, of: &[Txt<'_>], at: i64) -> Result<(), Fault> {
 async fn write_trouble(client: &Client, record: &Record) -> Result<(), Fault> {
     let receiver = Txt(record.claimed.frozen.receiver.as_str());
     let Trouble { refused, dead, retired, held_since } = record.trouble;
-    if record.trouble == Trouble::default() {
+    // Only what is accepted ends it: who knew of no trouble did not know what another replica has found.
+    if matches!(record.attempt.outcome, Outcome::Accepted { .. }) {
         client.execute_typed("DELETE FROM jobwatch.trouble WHERE receiver = $1", values![receiver]).await?;
-        return Ok(());
+    } else if record.trouble != Trouble::default() {
+        client
+            .execute_typed(
+                "INSERT INTO jobwatch.trouble AS t (receiver, since, refused, dead, retired, held_since)
+                 VALUES ($1, $2, $3, $4, $5, $6)
+                 ON CONFLICT (receiver) DO UPDATE SET refused = t.refused OR excluded.refused, dead = t.dead OR excluded.dead,
+                 retired = t.retired OR excluded.retired, held_since = coalesce(t.held_since, excluded.held_since)",
+                values![receiver, record.attempt.at.micros(), refused, dead, retired, micros(held_since)],
+            )
+            .await?;
     }
-    client
-        .execute_typed(
-            "INSERT INTO jobwatch.trouble (receiver, since, refused, dead, retired, held_since) VALUES ($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (receiver) DO UPDATE SET refused = excluded.refused, dead = excluded.dead,
-             retired = excluded.retired, held_since = excluded.held_since",
-            values![receiver, record.attempt.at.micros(), refused, dead, retired, micros(held_since)],
-        )
-        .await?;
     Ok(())
 }
 
+/// What comes next may end while it is looked for, so often.
+const NEXT_TRIES_MAX: u32 = 20;
+
 /// Deliveries have ended: what waited for them is looked at again. Of each job that is the next one, alone and in a digest:
 /// those behind it wait for it.
+///
+/// The next one is held before it is let go on. If it has ended by then, whoever ended it may have found those before it still
+/// pending and left everything as it was: then the one behind it is looked for.
 async fn unpark(client: &Client, ended: &[i64]) -> Result<(), Fault> {
     if ended.is_empty() {
         return Ok(());
     }
     let ended = ended.to_vec();
-    client
-        .execute_typed(
-            "WITH ended AS (SELECT n, receiver, source, subject FROM jobwatch.delivery WHERE n = ANY($1)),
-             lane AS (
-                 SELECT receiver, source, subject FROM ended
-                 UNION SELECT receiver, source, subject FROM jobwatch.member WHERE delivery = ANY($1)),
-             next AS (
-                 SELECT (SELECT min(e.n) FROM jobwatch.delivery AS e WHERE e.receiver = lane.receiver
-                     AND e.source = lane.source AND e.subject = lane.subject AND e.state = 'pending') AS n FROM lane
-                 UNION SELECT (SELECT min(o.delivery) FROM jobwatch.member AS o WHERE o.receiver = lane.receiver
-                     AND o.source = lane.source AND o.subject = lane.subject AND o.delivery <> ALL($1)) FROM lane)
-             UPDATE jobwatch.delivery SET parked = FALSE WHERE n IN (SELECT n FROM next) AND parked AND state = 'pending'
-             AND EXISTS (SELECT 1 FROM jobwatch.delivery AS d JOIN ended USING (receiver) WHERE d.state = 'pending' AND d.parked)",
-            values![ended],
-        )
-        .await?;
+    for _ in 0..NEXT_TRIES_MAX {
+        let rows = client.query_typed(NEXT, values![ended]).await?;
+        let next = rows.iter().map(|row| number(row, "n")).collect::<Result<Vec<i64>, _>>()?;
+        if next.is_empty() {
+            return Ok(());
+        }
+        let hold = "SELECT n FROM jobwatch.delivery WHERE n = ANY($1) AND state = 'pending' ORDER BY n FOR UPDATE";
+        let held = client.query_typed(hold, values![next]).await?.len();
+        let go_on = "UPDATE jobwatch.delivery SET parked = FALSE WHERE n = ANY($1) AND parked AND state = 'pending'";
+        client.execute_typed(go_on, values![next]).await?;
+        if held == next.len() {
+            return Ok(());
+        }
+    }
     Ok(())
 }
+
+/// What is next for each job of deliveries that have ended, if anything waits for that receiver at all.
+const NEXT: &str = "WITH ended AS (SELECT n, receiver, source, subject FROM jobwatch.delivery WHERE n = ANY($1)),
+     lane AS (
+         SELECT receiver, source, subject FROM ended
+         UNION SELECT receiver, source, subject FROM jobwatch.member WHERE delivery = ANY($1)),
+     next AS (
+         SELECT (SELECT min(e.n) FROM jobwatch.delivery AS e WHERE e.receiver = lane.receiver
+             AND e.source = lane.source AND e.subject = lane.subject AND e.state = 'pending') AS n FROM lane
+         UNION SELECT (SELECT min(o.delivery) FROM jobwatch.member AS o WHERE o.receiver = lane.receiver
+             AND o.source = lane.source AND o.subject = lane.subject AND o.delivery <> ALL($1)) FROM lane)
+     SELECT n FROM next WHERE n IS NOT NULL
+     AND EXISTS (SELECT 1 FROM jobwatch.delivery AS d JOIN ended USING (receiver) WHERE d.state = 'pending' AND d.parked)";
 
 /// The ended ones are in nobody's way any more.
 async fn forget_members(client: &Client, ended: &[i64]) -> Result<(), Fault> {
@@ -447,8 +466,9 @@ async fn forget_members(client: &Client, ended: &[i64]) -> Result<(), Fault> {
 
 /// What waited for deliveries that have ended goes on.
 async fn pass_on(client: &Client, ended: &[i64]) -> Result<(), Fault> {
-    tokio::try_join!(unpark(client, ended), forget_members(client, ended))?;
-    Ok(())
+    // In this order: what a digest kept waiting is found by its members.
+    unpark(client, ended).await?;
+    forget_members(client, ended).await
 }
 
 pub(super) async fn write_reserves(client: &Client, reserves: &[Reserve]) -> Result<(), Fault> {
