@@ -177,12 +177,14 @@ impl Agent {
     /// Looks at all sources once, and tells what there is to tell. Of several replicas one does that for all.
     pub(super) async fn look(&self, gather: bool) {
         let now = self.shared.clock.now();
+        // Taken before anything is read: what is decided on it may be written under this lease, and under no other.
+        let fences = self.leases.housekeeping();
+        if self.shared.store.is_shared() && fences.is_empty() {
+            return;
+        }
         let all = match self.shared.store.is_shared() {
             false => &self.lookout.views,
             true => {
-                if !self.leases.is_housekeeper() {
-                    return;
-                }
                 match self.shared.store.amiss().await {
                     Ok(amiss) => self.take_in(amiss, now),
                     Err(error) => return self.failed(&error),
@@ -198,7 +200,6 @@ impl Agent {
         if outlook.told.is_empty() {
             return;
         }
-        let fences = self.leases.housekeeping();
         let told = Told { sources: outlook.told.clone(), deliveries: self.freeze(&outlook.owed, None), fences };
         match self.shared.store.tell(told).await {
             Ok(()) => {

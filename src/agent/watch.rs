@@ -37,6 +37,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 const UNLEASED_LOOK: Duration = Duration::from_secs(600);
 /// A decision on which another replica was quicker is made again so often.
 const TURNS_MAX: u32 = 50;
+/// Before that, some part of this.
+const OVERTAKEN_PAUSE: Duration = Duration::from_millis(10);
 /// What a poll may take, all pages and retries in it.
 const POLL_MAX: Duration = Duration::from_secs(400);
 
@@ -249,7 +251,10 @@ impl Agent {
         };
         for _ in 1..TURNS_MAX {
             match self.try_commit(plan, fence.clone()).await {
-                Err(store::Error::Overtaken) => {}
+                // Those who were overtaken together do not come back together.
+                Err(store::Error::Overtaken) => {
+                    tokio::time::sleep(OVERTAKEN_PAUSE.mul_f64((self.shared.chance)())).await;
+                }
                 end => return end,
             }
         }

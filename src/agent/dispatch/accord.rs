@@ -85,7 +85,7 @@ impl Lane {
             return self.claim(wanted, now, until).await;
         }
         let width = breaker.places(setup.concurrency, 0, now);
-        if width == 0 {
+        if width == 0 || wanted == 0 {
             return Some(Vec::new());
         }
         let seen = self.accord.version.load(Ordering::SeqCst);
@@ -117,13 +117,26 @@ impl Lane {
                 break;
             }
             let wish = ours.write();
-            health = self.shared.store.set_health(&self.name, health.version, wish.clone()).await?;
+            match self.shared.store.set_health(&self.name, health.version, wish.clone()).await {
+                Ok(said) => health = said,
+                Err(error) => {
+                    self.feel_again(felt);
+                    return Err(error);
+                }
+            }
             if health.state == wish {
                 break;
             }
         }
         self.adopt(&health);
         Ok(())
+    }
+
+    /// What could not be told is told the next time.
+    fn feel_again(&self, felt: Vec<Felt>) {
+        let mut now = self.accord.felt.lock().unwrap_or_else(PoisonError::into_inner);
+        felt.into_iter().rev().for_each(|felt| now.push_front(felt));
+        now.truncate(FELT_MAX);
     }
 
     /// Says how the receiver fares, whatever others say.

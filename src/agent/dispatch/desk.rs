@@ -14,6 +14,8 @@ use crate::store::{self, Lapse, Record, Trouble};
 const RECORD_TRIES: u32 = 5;
 /// Behind a budget, there is this much time for the attempt that is made at its end.
 const LAPSE_MARGIN: Duration = Duration::from_secs(600);
+/// How often a receiver that several replicas spare is looked at without a sign.
+const SPARED_LOOK: Duration = Duration::from_millis(500);
 /// The pause before a store that failed is asked again.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -100,8 +102,11 @@ impl Lane {
         if full && (rest.is_none() || busy) {
             return LOOK_EVERY;
         }
+        // Another replica may be at the one attempt that is made: whoever changes how the receiver fares says so.
+        let spared = self.shared.store.is_shared() && !self.breaker().flows(self.setup().concurrency);
+        let least = if spared { SPARED_LOOK } else { Duration::ZERO };
         match self.next().await {
-            Some(due) => due.since(now).min(LOOK_EVERY),
+            Some(due) => due.since(now).max(least).min(LOOK_EVERY),
             None => LOOK_EVERY,
         }
     }
