@@ -232,6 +232,7 @@ fn attendance(wanted: Vec<SourceName>) -> Attendance {
         started_at: Timestamp::from_micros(0),
         ttl: Duration::from_secs(60),
         wanted,
+        guest: false,
     }
 }
 

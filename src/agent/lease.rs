@@ -17,12 +17,14 @@ use super::shutdown::Shutdown;
 use crate::clock::Stopwatch;
 use crate::model::name::{SourceName, derive};
 use crate::model::time::Timestamp;
-use crate::plan::{replicas_agree, replicas_differ};
+use crate::plan::{Plan, replicas_agree, replicas_differ};
 use crate::store::share::{Attendance, Fence, News};
 use crate::store::{self, Error};
 
 /// It is said that one lives so many times within the time of a lease.
 const BEATS: u32 = 3;
+/// What one waits for an answer to that at least.
+const ATTEND_MIN: Duration = Duration::from_secs(1);
 /// How long the farewell may take: whoever is to go on waits for it.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// What others say is listened for again after this long, if it broke off.
@@ -142,11 +144,9 @@ impl Leases {
 /// Keeps the leases until the agent stops, and then gives them back at once.
 pub(super) async fn run(agent: Arc<Agent>, shutdown: Shutdown, heart: Heart) {
     let every = agent.replica.lease / BEATS;
-    let mut unlike = Unlike::default();
     while !shutdown.is_requested() {
         heart.beat(agent.replica.lease * 2);
         agent.attend().await;
-        unlike.look(&agent).await;
         tokio::select! {
             () = tokio::time::sleep(every) => {}
             () = agent.leases.wake.notified() => {}
@@ -155,6 +155,17 @@ pub(super) async fn run(agent: Arc<Agent>, shutdown: Shutdown, heart: Heart) {
     }
     heart.beat(FAREWELL_MAX);
     agent.leave().await;
+}
+
+/// Looks whether all replicas have the same rules, until the agent stops.
+pub(super) async fn compare(agent: Arc<Agent>, shutdown: Shutdown) {
+    let mut unlike = Unlike::default();
+    while !shutdown.is_requested() {
+        tokio::select! {
+            () = tokio::time::sleep(agent.replica.lease) => unlike.look(&agent).await,
+            () = shutdown.requested() => {}
+        }
+    }
 }
 
 /// Hears what others do, until the agent stops.
@@ -176,11 +187,19 @@ pub(super) async fn listen(agent: Arc<Agent>, shutdown: Shutdown) {
 impl Agent {
     /// Says that this agent lives, and takes what is due to it. What it has beyond its share it gives back.
     pub async fn attend(&self) {
+        self.attend_as(false).await;
+    }
+
+    async fn attend_as(&self, guest: bool) {
         if !self.leases.shared {
             return;
         }
         let watch = self.shared.clock.stopwatch();
-        let attended = match self.shared.store.attend(self.attendance()).await {
+        // Another connection may answer where this one does not, and the leases do not wait.
+        let patience = (self.replica.lease / BEATS).max(ATTEND_MIN);
+        let attended = tokio::time::timeout(patience, self.shared.store.attend(self.attendance(guest))).await;
+        let attended = match attended.unwrap_or_else(|_| Err(Error::Failed("the state does not answer in time".into())))
+        {
             Ok(attended) => attended,
             Err(error) => {
                 if !self.leases.is_settled() {
@@ -222,7 +241,27 @@ impl Agent {
         }
     }
 
-    fn attendance(&self) -> Attendance {
+    /// One round as a guest: it takes what no other replica polls, and holds it for as long as that takes.
+    pub(super) async fn visit(&self) -> Vec<(SourceName, Result<Plan, Error>)> {
+        if !self.leases.shared {
+            return self.round().await;
+        }
+        self.attend_as(true).await;
+        let renewing = async {
+            loop {
+                tokio::time::sleep(self.replica.lease / BEATS).await;
+                self.attend_as(true).await;
+            }
+        };
+        let plans = tokio::select! {
+            plans = self.round() => plans,
+            () = renewing => Vec::new(),
+        };
+        self.leave().await;
+        plans
+    }
+
+    fn attendance(&self, guest: bool) -> Attendance {
         let sources = self.sources.iter().map(|setup| setup.source.facts().name.clone());
         let names = self.sources.iter().map(|setup| setup.source.facts().name.as_str());
         let names = names.chain(std::iter::once("/")).chain(self.lanes.keys().map(|receiver| receiver.as_str()));
@@ -234,6 +273,7 @@ impl Agent {
             started_at: self.started_at,
             ttl: self.replica.lease,
             wanted: sources.chain(std::iter::once(housekeeping())).collect(),
+            guest,
         }
     }
 
@@ -271,7 +311,6 @@ impl Agent {
 /// Whether all replicas have the same rules; one of them looks.
 #[derive(Default)]
 struct Unlike {
-    looked: Option<Stopwatch>,
     /// Since when they were found to differ, how often, and whether that was told.
     since: Option<Timestamp>,
     looks: u32,
@@ -280,10 +319,9 @@ struct Unlike {
 
 impl Unlike {
     async fn look(&mut self, agent: &Agent) {
-        if !agent.leases.is_housekeeper() || self.looked.is_some_and(|watch| watch.elapsed() < agent.replica.lease) {
+        if !agent.leases.is_housekeeper() {
             return;
         }
-        self.looked = Some(agent.shared.clock.stopwatch());
         let Ok(replicas) = agent.shared.store.replicas().await else { return };
         let living: Vec<(String, String, String)> = replicas
             .into_iter()
@@ -303,7 +341,7 @@ impl Unlike {
             if self.told {
                 agent.lookout.say(replicas_agree(living.len(), watch, since, now));
             }
-            *self = Self { looked: self.looked, ..Self::default() };
+            *self = Self::default();
         }
     }
 }

@@ -239,6 +239,7 @@ impl Agent {
         if self.shared.store.is_shared() {
             tasks.spawn(lease::run(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
             tasks.spawn(lease::listen(Arc::clone(self), shutdown.clone()));
+            tasks.spawn(lease::compare(Arc::clone(self), shutdown.clone()));
             tasks.spawn(lookout::survey(Arc::clone(self), shutdown.clone(), self.pulse.heart()));
         }
         for lane in self.lanes.values() {
@@ -260,10 +261,7 @@ impl Agent {
 
     /// Polls every source once that no other replica polls, and delivers what is due once; for the one-shot command.
     pub async fn once(&self) -> Vec<(SourceName, Result<Plan, store::Error>)> {
-        self.attend().await;
-        let plans = self.round().await;
-        self.leave().await;
-        plans
+        self.visit().await
     }
 
     /// What [`Agent::once`] does between coming and leaving; for whoever makes many rounds, and attends in time.

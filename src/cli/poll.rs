@@ -35,6 +35,7 @@ impl Poll {
                 anyhow::bail!("there is no source `{name}` in {}", global.config_path().display());
             }
         }
+        let sources: Vec<SourceName> = config.sources.iter().map(|setup| setup.source.facts().name.clone()).collect();
         let access = if self.dry_run { Access::Visitor } else { Access::Agent };
         let store = match open(&config, access).await {
             Ok(store) => store,
@@ -49,6 +50,10 @@ impl Poll {
         let agent = assemble(config, rules, store, clock, Arc::new(observers));
         let plans = if self.dry_run { agent.rehearse().await } else { agent.once().await };
         self.print(&plans)?;
+        let left = sources.iter().filter(|source| plans.iter().all(|(name, _)| name != *source));
+        for source in left {
+            writeln!(anstream::stderr(), "source {source}: left to the replica that polls it")?;
+        }
         let all_complete = plans.iter().all(|(_, plan)| plan.as_ref().is_ok_and(|plan| plan.complete));
         Ok(if all_complete { Exit::Done } else { Exit::Failed })
     }

@@ -36,6 +36,8 @@ pub struct Attendance {
     pub ttl: Duration,
     /// What it can poll.
     pub wanted: Vec<SourceName>,
+    /// It comes for one poll: it takes what nobody holds, and nobody makes room for it.
+    pub guest: bool,
 }
 
 /// What a replica learns when it shows that it lives.

@@ -77,6 +77,7 @@ fn attendance(wanted: &[&str], ttl: Duration) -> Attendance {
         started_at: START,
         ttl,
         wanted: wanted.iter().map(|source| SourceName::from(*source)).collect(),
+        guest: false,
     }
 }
 
@@ -690,5 +691,52 @@ async fn what_is_free_is_taken_by_who_has_room_whoever_looks_at_the_same_moment(
         let (full, attended) = tokio::join!(attend(&*one, WANTED), attend(&*other, WANTED));
         assert_eq!((full.held.len(), attended.held.len()), (2, 2));
         held = attended.held;
+    }
+}
+
+#[tokio::test]
+async fn what_only_one_replica_knows_is_polled_by_it_and_stays_with_it() {
+    let (place, one, other) = two().await;
+    // The second one has not heard of c and d yet.
+    attend(&*one, &["a", "b", "c", "d"]).await;
+    attend(&*other, &["a", "b"]).await;
+    assert_eq!(names(&come(&*one, &["a", "b", "c", "d"]).await), ["a", "b"]);
+    // Nobody wants them for as long as two leases.
+    place.witness().await.execute("UPDATE jobwatch.lease SET since = 0 WHERE holder IS NULL", &[]).await.unwrap();
+    assert_eq!(names(&come(&*one, &["a", "b", "c", "d"]).await), ["a", "b", "c", "d"]);
+    assert_eq!(names(&come(&*one, &["a", "b", "c", "d"]).await), ["a", "b", "c", "d"]);
+}
+
+#[tokio::test]
+async fn a_guest_takes_what_nobody_polls_and_nobody_makes_room_for_him() {
+    let (_place, one, guest) = two().await;
+    let visit = async || guest.attend(Attendance { guest: true, ..attendance(&["a", "b", "c"], LONG) }).await.unwrap();
+    assert_eq!(names(&come(&*one, &["a", "b"]).await), ["a", "b"]);
+    assert_eq!(names(&visit().await.held), ["c"]);
+    assert_eq!(names(&come(&*one, &["a", "b"]).await), ["a", "b"]);
+    one.leave().await.unwrap();
+    assert_eq!(names(&visit().await.held), ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn what_waits_behind_one_that_is_dropped_while_that_before_it_is_recorded_goes_on() {
+    let (_place, one, other) = two().await;
+    for round in 0..60 {
+        let job = format!("job{round}");
+        let ids = ["1", "2", "3"].map(|n| format!("msg_{round}_{n}"));
+        one.commit(commit(ids.iter().map(|id| frozen(id, &job)).collect())).await.unwrap();
+        let first = claim(&*one, 1, 10).await.remove(0);
+        assert_eq!(first.frozen.id.as_str(), ids[0]);
+        // The second is dropped, by somebody who has more to do, while the first is recorded.
+        let dropped = [ids[1].as_str().into(), "msg_none".into()].to_vec();
+        let (kept, _) = tokio::join!(kept(&*one, record(first, accepted(), Verdict::Delivered)), async {
+            other.end(dropped, "known", seconds(2)).await.unwrap()
+        });
+        assert!(kept.unwrap());
+        let third = claim(&*one, 3, 10).await;
+        assert_eq!(crate::world::ids(&third), [ids[2].as_str()], "round {round}");
+        assert!(
+            self::kept(&*one, record(third.into_iter().next().unwrap(), accepted(), Verdict::Delivered)).await.unwrap()
+        );
     }
 }

@@ -30,26 +30,31 @@ pub(super) async fn attend(client: &Client, replica: &str, attendance: &Attendan
     let me = Txt(replica);
     let standing = client
         .query_typed_one(
-            "SELECT jobwatch.now() AS now, count(*) AS living, count(*) FILTER (WHERE id COLLATE \"C\" < $1 COLLATE \"C\") AS before
-                 FROM jobwatch.living",
+            "SELECT jobwatch.now() AS now, count(*) AS living,
+                 count(*) FILTER (WHERE NOT guest) AS sharing, count(*) FILTER (WHERE NOT guest AND id < $1) AS before
+             FROM jobwatch.living",
             values![me],
         )
         .await?;
-    let (living, before): (usize, usize) = (number(&standing, "living")?, number(&standing, "before")?);
-    let mut held = held(client, replica).await?;
+    let living: usize = number(&standing, "living")?;
+    let (sharing, before): (usize, usize) = (number(&standing, "sharing")?, number(&standing, "before")?);
+    let (mut held, mut orphans) = held(client, replica).await?;
     let known: HashSet<&SourceName> = attendance.wanted.iter().collect();
-    // What one does for all is nobody's share.
-    let ours = |held: &BTreeMap<SourceName, Fence>| held.keys().filter(|source| !is_apart(source)).count();
+    // What one does for all is nobody's share, nor is what nobody else wanted.
+    let ours = |held: &BTreeMap<SourceName, Fence>, orphans: &HashSet<SourceName>| {
+        held.keys().filter(|source| !is_apart(source) && !orphans.contains(*source)).count()
+    };
     let wanted = attendance.wanted.iter().filter(|source| !is_apart(source)).count();
-    let share = share(wanted, living.max(1), before);
-    let taken = take(client, replica, attendance, share.saturating_sub(ours(&held)), ttl).await?;
-    let came = is_new || !taken.is_empty();
+    let share = if attendance.guest { wanted } else { share(wanted, sharing.max(1), before) };
+    let room = share.saturating_sub(ours(&held, &orphans));
+    let taken = take(client, replica, attendance, room, ttl, &mut orphans).await?;
+    let came = is_new && !attendance.guest || !taken.is_empty();
     held.extend(taken);
-    // A source that is no longer wanted is nobody's share either.
+    // What is no longer wanted is given back, and of what is beyond the share the last.
     let mut excess: Vec<SourceName> = held.keys().filter(|source| !known.contains(source)).cloned().collect();
-    let over = ours(&held).saturating_sub(excess.len()).saturating_sub(share);
-    let mine = held.keys().rev().filter(|source| !is_apart(source) && known.contains(source));
-    let over: Vec<SourceName> = mine.take(over).cloned().collect();
+    let over = ours(&held, &orphans).saturating_sub(excess.len()).saturating_sub(share);
+    let mine = |source: &&SourceName| !is_apart(source) && known.contains(*source) && !orphans.contains(*source);
+    let over: Vec<SourceName> = held.keys().rev().filter(mine).take(over).cloned().collect();
     excess.extend(over);
     if came {
         news::say(client, "leases").await?;
@@ -80,11 +85,11 @@ async fn arrive(client: &Client, replica: &str, attendance: &Attendance, ttl: i6
     let in_time = known.map(|row| flag(&row, "living")).transpose()?.unwrap_or(false);
     client
         .execute_typed(
-            "INSERT INTO jobwatch.replica (id, name, version, rules, sources, started_at, seen_at, until)
-                 VALUES ($1, $2, $3, $4, $5, $6, jobwatch.now(), jobwatch.now() + $7)
+            "INSERT INTO jobwatch.replica (id, name, version, rules, sources, started_at, seen_at, until, guest)
+                 VALUES ($1, $2, $3, $4, $5, $6, jobwatch.now(), jobwatch.now() + $7, $8)
                  ON CONFLICT (id) DO UPDATE SET rules = excluded.rules, sources = excluded.sources,
                  seen_at = excluded.seen_at, until = excluded.until",
-            values![me, Txt(name), Txt(version), Txt(rules), Txt(sources), started_at.micros(), ttl],
+            values![me, Txt(name), Txt(version), Txt(rules), Txt(sources), started_at.micros(), ttl, attendance.guest],
         )
         .await?;
     if !in_time {
@@ -106,15 +111,20 @@ async fn arrive(client: &Client, replica: &str, attendance: &Attendance, ttl: i6
     Ok(!in_time)
 }
 
-async fn held(client: &Client, replica: &str) -> Result<BTreeMap<SourceName, Fence>, Fault> {
-    let rows =
-        client.query_typed("SELECT source, epoch FROM jobwatch.lease WHERE holder = $1", values![Txt(replica)]).await?;
-    rows.iter()
-        .map(|row| {
-            let fence = Fence { holder: replica.to_owned(), epoch: number(row, "epoch")? };
-            Ok((SourceName::from(string(row, "source")?), fence))
-        })
-        .collect()
+/// What it holds, and what of that nobody else wanted.
+async fn held(client: &Client, replica: &str) -> Result<(BTreeMap<SourceName, Fence>, HashSet<SourceName>), Fault> {
+    let rows = client
+        .query_typed("SELECT source, epoch, orphan FROM jobwatch.lease WHERE holder = $1", values![Txt(replica)])
+        .await?;
+    let (mut held, mut orphans) = (BTreeMap::new(), HashSet::new());
+    for row in &rows {
+        let source = SourceName::from(string(row, "source")?);
+        if flag(row, "orphan")? {
+            orphans.insert(source.clone());
+        }
+        held.insert(source, Fence { holder: replica.to_owned(), epoch: number(row, "epoch")? });
+    }
+    Ok((held, orphans))
 }
 
 /// Takes what nobody holds, up to so many, and what nobody has wanted for long.
@@ -124,6 +134,7 @@ async fn take(
     attendance: &Attendance,
     room: usize,
     ttl: i64,
+    orphans: &mut HashSet<SourceName>,
 ) -> Result<Vec<(SourceName, Fence)>, Fault> {
     // Mostly there is nothing to take, and then nobody has to hear of everything that is wanted.
     let any = "SELECT EXISTS (SELECT 1 FROM jobwatch.lease AS l
@@ -141,12 +152,15 @@ async fn take(
             values![ttl.saturating_mul(ORPHANED_AFTER), wanted],
         )
         .await?;
-    let mut chosen = Vec::new();
+    let (mut chosen, mut orphaned) = (Vec::new(), Vec::new());
     for (at, row) in free.iter().enumerate() {
         let source = string(row, "source")?;
         // The one that stands apart is the first.
         let place = at - usize::from(chosen.first().is_some_and(String::is_empty));
-        if source.is_empty() || place < room || flag(row, "orphaned")? {
+        if source.is_empty() || place < room {
+            chosen.push(source);
+        } else if flag(row, "orphaned")? {
+            orphaned.push(source.clone());
             chosen.push(source);
         }
     }
@@ -161,11 +175,12 @@ async fn take(
     // Asked once more, now that nobody else can take them: the look above is older than the locks.
     let taken = client
         .query_typed(
-            "UPDATE jobwatch.lease AS l SET holder = $1, epoch = epoch + 1, since = jobwatch.now()
+            "UPDATE jobwatch.lease AS l SET holder = $1, epoch = epoch + 1, since = jobwatch.now(), orphan = source = ANY($3)
                  WHERE source = ANY($2) AND (l.holder IS NULL OR l.holder NOT IN (SELECT id FROM jobwatch.living)) RETURNING source, epoch",
-            values![Txt(replica), locked],
+            values![Txt(replica), locked, orphaned],
         )
         .await?;
+    orphans.extend(orphaned.into_iter().map(SourceName::from));
     taken
         .iter()
         .map(|row| {

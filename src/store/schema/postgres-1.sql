@@ -335,7 +335,8 @@ CREATE TABLE jobwatch.replica (
     sources    TEXT COLLATE "C" NOT NULL,           -- and of what is watched and who hears
     started_at BIGINT NOT NULL,
     seen_at    BIGINT NOT NULL,
-    until      BIGINT NOT NULL
+    until      BIGINT NOT NULL,
+    guest      BOOLEAN NOT NULL DEFAULT FALSE   -- it comes for one poll, takes what is free, and has no share
 );
 
 CREATE VIEW jobwatch.living AS SELECT * FROM jobwatch.replica WHERE until > jobwatch.now();
@@ -346,6 +347,7 @@ CREATE TABLE jobwatch.lease (
     source TEXT COLLATE "C" PRIMARY KEY,
     holder TEXT COLLATE "C",                        -- a replica's id; NULL when it was given back
     epoch  BIGINT NOT NULL DEFAULT 0,
+    orphan BOOLEAN NOT NULL DEFAULT FALSE,      -- nobody wanted it for long, and it is nobody's share
     since  BIGINT NOT NULL              -- when it was taken, or given back
 );
 CREATE INDEX lease_by_holder ON jobwatch.lease (holder);
