@@ -10,6 +10,7 @@ pub mod glance;
 mod nothing;
 mod postgres;
 mod retention;
+mod rows;
 pub mod share;
 mod sqlite;
 pub mod view;

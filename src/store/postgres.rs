@@ -38,6 +38,7 @@ mod value;
 mod view;
 
 use super::glance::{Glance, Look};
+use super::rows::json;
 use super::share::{Attendance, Attended, Begun, Bounds, Fence, Health, News, ReplicaView};
 use super::view::{
     AlertFilter, AlertKey, AlertView, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter, SourceKey,
@@ -773,8 +774,4 @@ fn attempt(row: &Row) -> Result<AttemptRow, Fault> {
         outcome: string(row, "outcome")?,
         detail: string(row, "detail")?,
     })
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("strings and lists of strings are always JSON")
 }

@@ -34,6 +34,7 @@ mod view;
 mod writer;
 
 use super::glance::{Glance, Look};
+use super::rows::json;
 use super::share::{Begun, Bounds};
 use super::view::{
     AlertFilter, AlertKey, AlertView, JobFilter, JobKey, JobView, NumberKey, OutboxView, Page, SourceFilter, SourceKey,
@@ -845,10 +846,6 @@ fn write_transition(connection: &Connection, transition: &Transition) -> rusqlit
         )?
         .execute(rusqlite::params_from_iter(past::step_columns(transition)))?;
     Ok(())
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("strings and lists of strings are always JSON")
 }
 
 /// Returns how many were new.

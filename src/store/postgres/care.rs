@@ -7,26 +7,9 @@ use super::{Fault, Found, Postgres, known_version, look, prune};
 use crate::model::examination::{Finding, Health};
 use crate::model::time::{Timestamp, span};
 use crate::store::care::{Home, Info, Rows};
+use crate::store::rows::COUNTED;
 use crate::store::{Access, Error, Place, Pruning};
 
-/// Tables whose rows are counted, as those of a file are.
-const TABLES: [&str; 15] = [
-    "source",
-    "job",
-    "transition",
-    "alert",
-    "told",
-    "muted",
-    "fate",
-    "delivery",
-    "attempt",
-    "held",
-    "reserve",
-    "follow_up",
-    "silence",
-    "numbered",
-    "request",
-];
 /// Jobs and messages bear the database's time: further apart than this, people wonder.
 const SKEW_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -41,7 +24,7 @@ pub(in crate::store) async fn info(place: &Place) -> Result<Info, Error> {
 
 async fn describe(client: &Client) -> Result<Info, Fault> {
     let counts: Vec<String> =
-        TABLES.iter().map(|table| format!("(SELECT count(*) FROM jobwatch.{table}) AS {table}")).collect();
+        COUNTED.iter().map(|table| format!("(SELECT count(*) FROM jobwatch.{table}) AS {table}")).collect();
     // One statement: all of one moment.
     let select = format!(
         "SELECT current_setting('server_version') AS server, (SELECT version FROM jobwatch.version) AS version,
@@ -56,7 +39,7 @@ async fn describe(client: &Client) -> Result<Info, Fault> {
         counts.join(", ")
     );
     let row = client.query_typed_one(&select, &[]).await?;
-    let rows = TABLES.iter().map(|table| Ok(Rows { table, rows: number(&row, table)? }));
+    let rows = COUNTED.iter().map(|table| Ok(Rows { table, rows: number(&row, table)? }));
     let pruning = match time(&row, "at")? {
         None => None,
         Some(at) => Some(Pruning {

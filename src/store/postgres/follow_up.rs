@@ -5,11 +5,12 @@ use tokio_postgres::{Client, Row};
 use super::commit::insert;
 use super::value::{Txt, flag, instant, many, number, string, text, time, values};
 use super::{Fault, finding, job, news};
-use crate::model::delivery::{Claimed, Frozen};
+use crate::model::delivery::Claimed;
 use crate::model::follow_up::{Consent, FollowUp, Listed, Standing};
 use crate::model::name::{AlertId, DeliveryId, FollowUpName, JobId, SourceName};
 use crate::model::time::Timestamp;
 use crate::store::Errand;
+use crate::store::rows::follow_up_state;
 use crate::store::share::{Begun, Bounds};
 
 /// Whoever begins a follow-up holds this advisory lock until it is written: what is under way is known then.
@@ -20,7 +21,8 @@ pub(super) async fn write(client: &Client, errands: &[Errand]) -> Result<(), Fau
     if errands.is_empty() {
         return Ok(());
     }
-    for Errand { follow_up, at, due_at } in errands {
+    for errand in errands {
+        let Errand { follow_up, at, due_at } = errand;
         let FollowUp { id, name, topic, .. } = follow_up;
         let new = client
             .execute_typed(
@@ -38,17 +40,7 @@ pub(super) async fn write(client: &Client, errands: &[Errand]) -> Result<(), Fau
         if new == 0 {
             continue;
         }
-        let frozen = Frozen {
-            id: id.clone(),
-            receiver: FollowUp::receiver(name),
-            lane: follow_up.lane(),
-            event: "follow_up".into(),
-            title: follow_up.title(),
-            created_at: *at,
-            seen_at: None,
-            payload: follow_up.write(),
-        };
-        insert(client, std::slice::from_ref(&frozen)).await?;
+        insert(client, &[errand.frozen()]).await?;
         let due = "UPDATE jobwatch.delivery SET due_at = $2 WHERE id = $1";
         client.execute_typed(due, values![Txt(id.as_str()), due_at.micros()]).await?;
     }
@@ -171,14 +163,7 @@ pub(super) async fn waiting(client: &Client, limit: usize) -> Result<Vec<Listed>
 fn listed(row: &Row) -> Result<Listed, Fault> {
     let (delivery, started_at): (String, _) = (string(row, "state")?, time(row, "started_at")?);
     let (asked, approved): (bool, Option<bool>) = (flag(row, "asked")?, row.try_get("approved")?);
-    let state = match (delivery.as_str(), started_at) {
-        ("delivered", _) => "done",
-        ("dead", _) => "not done",
-        ("dropped", _) => "dropped",
-        (_, Some(_)) => "begun",
-        (_, None) if asked && approved.is_none() => "waiting",
-        (_, None) => "due",
-    };
+    let state = follow_up_state(&delivery, started_at, asked, approved);
     Ok(Listed {
         id: DeliveryId::from(string(row, "id")?),
         name: FollowUpName::from(string(row, "name")?),

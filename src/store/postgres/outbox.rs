@@ -15,6 +15,7 @@ use super::{Fault, delivery, follow_up, json, news, turn};
 use crate::model::delivery::{Claimed, DeliveryState, Frozen, Lane, Outcome, Reserve, Verdict};
 use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::time::Timestamp;
+use crate::store::rows::Aftermath;
 use crate::store::{Again, Delivery, Dropped, Lapse, Lapsed, Record, Trouble, Turns};
 
 /// Deliveries that one claim looks at; each is claimed or parked. There is another claim at once if this was too few.
@@ -296,45 +297,9 @@ async fn is_news(client: &Client, record: &Record) -> Result<bool, Fault> {
     Ok(known.is_none())
 }
 
-/// What becomes of a delivery, column by column.
-struct Ended<'a> {
-    state: DeliveryState,
-    due_at: i64,
-    ended_at: Option<i64>,
-    refused_since: Option<i64>,
-    progress: String,
-    record: &'a Record,
-}
-
-impl<'a> Ended<'a> {
-    fn of(record: &'a Record) -> Self {
-        let Record { claimed, attempt, verdict, .. } = record;
-        let ended = attempt.at.plus(attempt.took);
-        let (state, due_at, ended_at) = match verdict {
-            Verdict::Delivered => (DeliveryState::Delivered, attempt.at, Some(ended)),
-            Verdict::Dead => (DeliveryState::Dead, attempt.at, Some(ended)),
-            Verdict::RetryAt(at) => (DeliveryState::Pending, *at, None),
-            Verdict::Held => (DeliveryState::Pending, attempt.at, None),
-        };
-        let refused_since = match &attempt.outcome {
-            Outcome::Refused { .. } => Some(claimed.refused_since.unwrap_or(attempt.at)),
-            Outcome::Accepted { .. } | Outcome::Retired { .. } | Outcome::Unreachable { .. } => claimed.refused_since,
-        };
-        Self {
-            state,
-            due_at: due_at.micros(),
-            ended_at: micros(ended_at),
-            refused_since: micros(refused_since),
-            progress: json(&attempt.progress),
-            record,
-        }
-    }
-}
-
 /// `false` for those whose claim was lost; and the numbers of those that have ended.
 async fn write_attempts(client: &Client, records: &[Record]) -> Result<(Vec<bool>, Vec<i64>), Fault> {
-    let all: Vec<Ended<'_>> = records.iter().map(Ended::of).collect();
-    let texts = |of: fn(&Ended<'_>) -> String| all.iter().map(of).collect::<Vec<_>>();
+    let all: Vec<Aftermath> = records.iter().map(Aftermath::of).collect();
     let ids: Vec<Txt<'_>> = records.iter().map(|record| Txt(record.claimed.frozen.id.as_str())).collect();
     let details: Vec<Txt<'_>> = records.iter().map(|record| Txt(record.attempt.outcome.detail())).collect();
     let rows = client
@@ -359,15 +324,15 @@ async fn write_attempts(client: &Client, records: &[Record]) -> Result<(Vec<bool
             values![
                 ids,
                 records.iter().map(|record| record.claimed.token).collect::<Vec<_>>(),
-                texts(|ended| ended.state.as_str().to_owned()),
-                all.iter().map(|ended| ended.due_at).collect::<Vec<_>>(),
-                all.iter().map(|ended| ended.ended_at).collect::<Vec<_>>(),
-                all.iter().map(|ended| ended.refused_since).collect::<Vec<_>>(),
-                texts(|ended| ended.progress.clone()),
+                all.iter().map(|after| Txt(after.state.as_str())).collect::<Vec<_>>(),
+                all.iter().map(|after| after.due_at.micros()).collect::<Vec<_>>(),
+                all.iter().map(|after| micros(after.ended_at)).collect::<Vec<_>>(),
+                all.iter().map(|after| micros(after.refused_since)).collect::<Vec<_>>(),
+                records.iter().map(|record| json(&record.attempt.progress)).collect::<Vec<_>>(),
                 details,
-                all.iter().map(|ended| ended.record.attempt.at.micros()).collect::<Vec<_>>(),
-                all.iter().map(|ended| many(usize::try_from(ended.record.attempt.took.as_micros()).unwrap_or(usize::MAX))).collect::<Vec<_>>(),
-                texts(|ended| ended.record.attempt.outcome.as_str().to_owned()),
+                records.iter().map(|record| record.attempt.at.micros()).collect::<Vec<_>>(),
+                records.iter().map(|record| many(usize::try_from(record.attempt.took.as_micros()).unwrap_or(usize::MAX))).collect::<Vec<_>>(),
+                records.iter().map(|record| Txt(record.attempt.outcome.as_str())).collect::<Vec<_>>(),
             ],
         )
         .await?;

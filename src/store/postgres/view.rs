@@ -212,19 +212,7 @@ pub(super) async fn transitions(
 }
 
 fn transition(row: &Row) -> Result<TransitionView, Fault> {
-    let step = step(row)?;
-    Ok(TransitionView {
-        id: step.id.clone(),
-        source: step.source.clone(),
-        job: Job::clone(&step.job),
-        from: step.from.clone(),
-        to: step.to.clone(),
-        seen_before: step.seen_before,
-        seen_at: step.seen_at,
-        skipped: step.skipped.clone(),
-        late: step.late,
-        seq: step.seq,
-    })
+    Ok(TransitionView::from(&*step(row)?))
 }
 
 pub(super) async fn transitions_after(

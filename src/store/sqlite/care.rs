@@ -17,27 +17,10 @@ use crate::model::time::Timestamp;
 use crate::store::Error;
 use crate::store::care::{Compacted, Home, Info, Progress, Rows};
 use crate::store::copy::{BATCH_BYTES, BATCH_ROWS, Column, Parcel, TABLES as COPIED, Table};
+use crate::store::rows::COUNTED;
 
 /// Pages that are copied between two reports of progress: 4 MB.
 const PAGES: i32 = 1_000;
-/// Tables whose rows are counted.
-const TABLES: [&str; 15] = [
-    "source",
-    "job",
-    "transition",
-    "alert",
-    "told",
-    "muted",
-    "fate",
-    "delivery",
-    "attempt",
-    "held",
-    "reserve",
-    "follow_up",
-    "silence",
-    "numbered",
-    "request",
-];
 /// Another process that holds the lock for a moment is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -61,7 +44,7 @@ pub(in crate::store) fn info(path: &Path, check: bool) -> Result<Info, Error> {
             let at: Option<i64> = connection.query_row(select, [], |row| row.get(0))?;
             Ok::<_, rusqlite::Error>(at.map(Timestamp::from_micros))
         };
-        let rows = TABLES.map(|table| Ok(Rows { table, rows: number(&format!("SELECT count(*) FROM {table}"))? }));
+        let rows = COUNTED.map(|table| Ok(Rows { table, rows: number(&format!("SELECT count(*) FROM {table}"))? }));
         Ok(Info {
             home: Home::File { path: path.to_owned(), wal, check },
             version: MIGRATIONS.len(),
@@ -293,7 +276,7 @@ pub(in crate::store) fn compact(path: &Path) -> Result<Compacted, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::TABLES;
+    use super::COUNTED;
     use crate::store::copy;
     use crate::store::sqlite::migrate;
 
@@ -330,7 +313,7 @@ mod tests {
             .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*'")
             .unwrap();
         let all = select.query_map([], |row| row.get::<_, String>(0)).unwrap().map(Result::unwrap);
-        let missing: Vec<String> = all.filter(|table| !TABLES.contains(&table.as_str())).collect();
+        let missing: Vec<String> = all.filter(|table| !COUNTED.contains(&table.as_str())).collect();
         // One row a delivery, one a receiver, and one alone.
         assert_eq!(missing, ["trouble", "gathering", "member", "payload", "pruning"]);
     }

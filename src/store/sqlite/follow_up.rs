@@ -3,11 +3,12 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{finding, instant, known, time};
-use crate::model::delivery::{Claimed, Frozen};
+use crate::model::delivery::Claimed;
 use crate::model::follow_up::{Consent, FollowUp, Listed, Standing};
 use crate::model::name::{AlertId, DeliveryId, FollowUpName, JobId, SourceName};
 use crate::model::time::Timestamp;
 use crate::store::Errand;
+use crate::store::rows::follow_up_state;
 use crate::store::share::Begun;
 
 /// Those that are known already are not written again, also when their deliveries are no longer kept.
@@ -17,22 +18,13 @@ pub(super) fn write(connection: &Connection, errands: &[Errand]) -> rusqlite::Re
     )?;
     let mut due = connection.prepare_cached("UPDATE delivery SET due_at = ?2 WHERE id = ?1")?;
     let mut written = 0;
-    for Errand { follow_up, at, due_at } in errands {
+    for errand in errands {
+        let Errand { follow_up, at, due_at } = errand;
         let FollowUp { id, name, topic, .. } = follow_up;
         if row.execute(params![id.as_str(), name.as_str(), topic.alert.id.as_str(), at.micros()])? == 0 {
             continue;
         }
-        let frozen = Frozen {
-            id: id.clone(),
-            receiver: FollowUp::receiver(name),
-            lane: follow_up.lane(),
-            event: "follow_up".into(),
-            title: follow_up.title(),
-            created_at: *at,
-            seen_at: None,
-            payload: follow_up.write(),
-        };
-        written += super::write_deliveries(connection, std::slice::from_ref(&frozen))?;
+        written += super::write_deliveries(connection, &[errand.frozen()])?;
         due.execute(params![id.as_str(), due_at.micros()])?;
     }
     Ok(written)
@@ -129,14 +121,7 @@ pub(super) fn waiting(connection: &Connection, limit: usize) -> rusqlite::Result
 fn listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
     let (delivery, started_at): (String, _) = (row.get("state")?, time(row, "started_at")?);
     let (asked, approved): (bool, Option<bool>) = (row.get("asked")?, row.get("approved")?);
-    let state = match (delivery.as_str(), started_at) {
-        ("delivered", _) => "done",
-        ("dead", _) => "not done",
-        ("dropped", _) => "dropped",
-        (_, Some(_)) => "begun",
-        (_, None) if asked && approved.is_none() => "waiting",
-        (_, None) => "due",
-    };
+    let state = follow_up_state(&delivery, started_at, asked, approved);
     Ok(Listed {
         id: DeliveryId::from(row.get::<_, String>("id")?),
         name: FollowUpName::from(row.get::<_, String>("name")?),

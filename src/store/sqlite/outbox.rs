@@ -7,9 +7,10 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::{follow_up, instant, json, time, write_deliveries};
-use crate::model::delivery::{Claimed, DeliveryState, Frozen, Lane, Outcome, Reserve, Verdict};
+use crate::model::delivery::{Claimed, DeliveryState, Frozen, Lane, Reserve, Verdict};
 use crate::model::name::{DeliveryId, JobId, ReceiverName, SourceName};
 use crate::model::time::Timestamp;
+use crate::store::rows::Aftermath;
 use crate::store::{Again, Dropped, Lapse, Lapsed, Record, Trouble};
 
 /// Deliveries that one claim looks at; each is claimed or parked. There is another claim at once if this was too few.
@@ -177,16 +178,7 @@ fn frozen(row: &Row<'_>, payload: Vec<u8>) -> rusqlite::Result<Frozen> {
 fn write_attempt(connection: &Connection, record: &Record) -> rusqlite::Result<bool> {
     let Record { claimed, attempt, verdict, .. } = record;
     let ended = attempt.at.plus(attempt.took);
-    let (state, due_at, ended_at) = match verdict {
-        Verdict::Delivered => (DeliveryState::Delivered, attempt.at, Some(ended)),
-        Verdict::Dead => (DeliveryState::Dead, attempt.at, Some(ended)),
-        Verdict::RetryAt(at) => (DeliveryState::Pending, *at, None),
-        Verdict::Held => (DeliveryState::Pending, attempt.at, None),
-    };
-    let refused_since = match &attempt.outcome {
-        Outcome::Refused { .. } => Some(claimed.refused_since.unwrap_or(attempt.at)),
-        Outcome::Accepted { .. } | Outcome::Retired { .. } | Outcome::Unreachable { .. } => claimed.refused_since,
-    };
+    let Aftermath { state, due_at, ended_at, refused_since } = Aftermath::of(record);
     let written: Option<(i64, i64)> = connection
         .prepare_cached(
             "UPDATE delivery SET state = ?3, due_at = ?4, set_at = ?9, ended_at = ?5, attempts = attempts + 1, tries = tries + 1, refused_since = ?6,

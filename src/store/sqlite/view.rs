@@ -8,7 +8,6 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Rows, named_params};
 use super::finding::severity;
 use super::past::step;
 use super::{delivery, gauge, instant, known, outbox, text, time};
-use crate::model::job::Job;
 use crate::model::name::{AlertId, DeliveryId, JobId, ReceiverName, RuleId, SourceName};
 use crate::model::time::Timestamp;
 use crate::model::transition::State;
@@ -226,19 +225,7 @@ fn news<T>(
 }
 
 fn transition(row: &Row<'_>) -> rusqlite::Result<TransitionView> {
-    let step = step(row)?;
-    Ok(TransitionView {
-        id: step.id.clone(),
-        source: step.source.clone(),
-        job: Job::clone(&step.job),
-        from: step.from.clone(),
-        to: step.to.clone(),
-        seen_before: step.seen_before,
-        seen_at: step.seen_at,
-        skipped: step.skipped.clone(),
-        late: step.late,
-        seq: step.seq,
-    })
+    Ok(TransitionView::from(&*step(row)?))
 }
 
 fn alerts_along(filter: &AlertFilter) -> String {
